@@ -1,0 +1,1 @@
+"""Loading the frozen language model and its tokenizer from a hub name or a local folder."""

@@ -1,0 +1,118 @@
+"""The frozen backbone: any T5-family sequence-to-sequence model, from a hub name or a local folder."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from supmer.config import BackboneConfig
+from supmer.errors import UserError
+
+FIRST_SENTINEL, SECOND_SENTINEL = "<extra_id_0>", "<extra_id_1>"
+RANDOM_WEIGHTS_SEED = 0
+
+
+def load_model_config(config: BackboneConfig) -> Any:
+    """Return the transformers configuration of the backbone, with the dropout that the settings ask for.
+
+    Raises:
+        UserError: the name is neither a folder with a `config.json` nor reachable on the hub, or is not a T5.
+    """
+    try:
+        model_config = AutoConfig.from_pretrained(config.name, revision=config.revision)
+    except (OSError, ValueError) as error:
+        raise UserError(f"backbone.name={config.name}: neither a local model folder nor a reachable hub model") from error
+    if model_config.model_type not in ("t5", "mt5"):
+        raise UserError(f"backbone.name={config.name}: must be a T5-family model, this one is {model_config.model_type!r}")
+    model_config.dropout_rate = config.dropout
+    return model_config
+
+
+def load_backbone(config: BackboneConfig) -> PreTrainedModel:
+    """Return the backbone in evaluation mode with all weights frozen.
+
+    `weights=random` initializes from a fixed seed without touching the global random state.
+
+    Raises:
+        UserError: the configuration or the weights cannot be read.
+    """
+    model_config = load_model_config(config)
+    dtype = getattr(torch, config.dtype)
+    if config.weights == "random":
+        with torch.random.fork_rng():
+            torch.manual_seed(RANDOM_WEIGHTS_SEED)
+            model = AutoModelForSeq2SeqLM.from_config(model_config, dtype=dtype, attn_implementation=config.attention)
+    else:
+        model = _load_pretrained(config, model_config, dtype)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.config.use_cache = False
+    return model.requires_grad_(False).eval()
+
+
+def load_tokenizer(config: BackboneConfig) -> PreTrainedTokenizerBase:
+    """Return the tokenizer, checked to have the two sentinels that targets are made of.
+
+    Raises:
+        UserError: there is no tokenizer, or it has no sentinels.
+    """
+    source = config.tokenizer or config.name
+    revision = None if config.tokenizer else config.revision
+    try:
+        # The model's configuration selects the tokenizer class where the folder holds only `spiece.model`.
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, config=load_model_config(config))
+    except (OSError, ValueError) as error:
+        raise UserError(f"backbone.tokenizer={source}: no tokenizer found there") from error
+    missing = [token for token in (FIRST_SENTINEL, SECOND_SENTINEL) if _token_id(tokenizer, token) is None]
+    if missing:
+        raise UserError(f"backbone.tokenizer={source}: must have the sentinels <extra_id_0> and <extra_id_1>")
+    return tokenizer
+
+
+def backbone_identity(config: BackboneConfig) -> dict[str, str | None]:
+    """Say which backbone this is, so that stores and checkpoints made with another are recognized.
+
+    A local folder is identified by the SHA-256 over its configuration, weight and tokenizer files.
+    """
+    return {
+        "name": config.name,
+        "revision": config.revision,
+        "weights": config.weights,
+        "content": _folder_digest(config.name),
+        "tokenizer": _folder_digest(config.tokenizer) if config.tokenizer else None,
+    }
+
+
+def _load_pretrained(config: BackboneConfig, model_config: Any, dtype: torch.dtype) -> PreTrainedModel:
+    try:
+        return AutoModelForSeq2SeqLM.from_pretrained(
+            config.name,
+            config=model_config,
+            revision=config.revision,
+            dtype=dtype,
+            attn_implementation=config.attention,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"backbone.name={config.name}: no readable safetensors weights ({error})") from error
+
+
+def _token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
+    found = tokenizer.convert_tokens_to_ids(token)
+    return None if found is None or found == tokenizer.unk_token_id else int(found)
+
+
+def _folder_digest(name: str) -> str | None:
+    folder = Path(name)
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".json", ".safetensors", ".model"):
+            digest.update(file.name.encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Few-shot prompt tuning and its evaluation (METHOD section 7)."""

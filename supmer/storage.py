@@ -1,0 +1,69 @@
+"""Files on any file system that pyarrow reaches (local paths, ``s3://``, ``gs://``), written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from uuid import uuid4
+
+from pyarrow import fs
+
+
+def resolve(uri: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
+    """Return the file system of `uri` and the path inside it; a path without a scheme is local and made absolute."""
+    text = os.fspath(uri)
+    if "://" not in text:
+        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text))
+    filesystem, path = fs.FileSystem.from_uri(text)
+    return filesystem, path
+
+
+def join(uri: str | os.PathLike[str], *parts: str) -> str:
+    """Append path components to a path or URI."""
+    return posixpath.join(os.fspath(uri), *parts)
+
+
+def exists(uri: str | os.PathLike[str]) -> bool:
+    """Tell whether a file or folder is there."""
+    filesystem, path = resolve(uri)
+    return filesystem.get_file_info(path).type != fs.FileType.NotFound
+
+
+def list_files(uri: str | os.PathLike[str]) -> list[fs.FileInfo]:
+    """List the files below a folder (a missing folder has none), sorted by path."""
+    filesystem, path = resolve(uri)
+    selector = fs.FileSelector(path, recursive=True, allow_not_found=True)
+    found = [info for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
+    return sorted(found, key=lambda info: info.path)
+
+
+def read_bytes(uri: str | os.PathLike[str]) -> bytes:
+    """Return a file's content."""
+    filesystem, path = resolve(uri)
+    with filesystem.open_input_stream(path, compression=None) as stream:
+        return stream.read()
+
+
+def write_bytes(uri: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file so that readers see the old content or the new, never a part.
+
+    Local files are written beside the target, synced and renamed; object stores publish an object only when its upload
+    completes.
+    """
+    filesystem, path = resolve(uri)
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(data)
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.{uuid4().hex}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,1 @@
+"""The main job under Ray Train: worker loop, checkpoints, progress, report."""
