@@ -48,7 +48,7 @@ def validate(values: Any) -> Config:
 
 def to_yaml(config: Config) -> str:
     """Return the resolved configuration as YAML, every setting written out."""
-    return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
+    return str(OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json"))))
 
 
 def build_parser(description: str) -> argparse.ArgumentParser:

@@ -55,7 +55,7 @@ class BackboneConfig(Section):
     tokenizer: str | None = Field(None, description="hub name or folder; default: the backbone's own")
     weights: Literal["pretrained", "random"] = Field("pretrained", description="`random`: only the configuration is read")
     cache_dir: str = Field("cache", description="folder where warmed-up backbones are kept")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="frozen weights and compute; float16 gives NaN on T5")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="frozen weights and compute")
     attention: Literal["sdpa", "eager"] = Field("sdpa", description="attention implementation; eager has a double backward")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout in meta-training and tuning; always off in evaluation")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
@@ -158,7 +158,7 @@ class MetaConfig(Section):
 class CurriculumConfig(Section):
     """Curriculum task augmentation (section 5)."""
 
-    mode: Literal["curriculum", "mixup", "none"] = Field("curriculum", description="`mixup`: b = 1 always; `none`: lambda = 1")
+    mode: Literal["curriculum", "mixup", "none"] = Field("curriculum", description="`mixup`: b = 1; `none`: lambda = 1")
     alpha: float = Field(1.0, gt=0, description="first parameter of the Beta distribution")
     m: float = Field(2.0, gt=1, description="steepness of the curriculum")
 
@@ -194,7 +194,7 @@ class FewshotConfig(Section):
     learning_rate: float = Field(0.1, gt=0, description="Adam rate of the prompt")
     eval_every: int = Field(10, ge=1, description="steps between evaluations on dev")
     max_test_rows: int | None = Field(None, ge=1, description="evaluate on the first so many test rows; default all")
-    norm: Literal["row_l2", "matrix_l2", "row_l1", "matrix_l1"] = Field("matrix_l2", description="norm kept by psi downstream")
+    norm: Literal["row_l2", "matrix_l2", "row_l1", "matrix_l1"] = Field("matrix_l2", description="norm psi keeps downstream")
     concurrency: int = Field(1, ge=1, description="cells (task x method x seed) run at once")
 
 
@@ -202,7 +202,7 @@ class LogConfig(Section):
     """Progress and trackers."""
 
     every: int = Field(10, ge=1, description="meta-steps between progress lines")
-    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(["tensorboard"], description="trackers besides metrics.jsonl")
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(["tensorboard"], description="besides metrics.jsonl")
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
 
 

@@ -26,7 +26,7 @@ def join(uri: str | os.PathLike[str], *parts: str) -> str:
 def exists(uri: str | os.PathLike[str]) -> bool:
     """Tell whether a file or folder is there."""
     filesystem, path = resolve(uri)
-    return filesystem.get_file_info(path).type != fs.FileType.NotFound
+    return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
 
 
 def list_files(uri: str | os.PathLike[str]) -> list[fs.FileInfo]:
@@ -41,7 +41,7 @@ def read_bytes(uri: str | os.PathLike[str]) -> bytes:
     """Return a file's content."""
     filesystem, path = resolve(uri)
     with filesystem.open_input_stream(path, compression=None) as stream:
-        return stream.read()
+        return bytes(stream.read())
 
 
 def write_bytes(uri: str | os.PathLike[str], data: bytes) -> None:
