@@ -1,48 +1,14 @@
-"""What an episode is made of: units of text from the store, rows for the model, and the episode itself (section 2)."""
+"""Rows for the model and the episodes made of them (section 2)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 
 from supmer.config import TaskKind
-
-TokenIds = npt.NDArray[np.int32]
+from supmer.corpus.unit import TokenIds, UnitKey
 
 NO_CENTROID = -1
 """Value of `Example.centroid_ids` where the input is an ordinary token."""
-
-
-class UnitKey(NamedTuple):
-    """Identity of a unit of text in the corpus."""
-
-    document: str
-    position: int
-
-
-@dataclass(frozen=True, eq=False)
-class Unit:
-    """One sentence (or paragraph) of a cluster, with the neighbours that the next-sentence tasks need.
-
-    `before` and `after` are the units at `position - 1` and `position + 1` of the same document; `elsewhere` is a unit of
-    the same document that is adjacent to none of these (at `elsewhere_position`). Each is None where there is none.
-    """
-
-    document: str
-    position: int
-    cluster: int
-    tokens: TokenIds
-    before: TokenIds | None = None
-    after: TokenIds | None = None
-    elsewhere: TokenIds | None = None
-    elsewhere_position: int = -1
-
-    @property
-    def key(self) -> UnitKey:
-        return UnitKey(self.document, self.position)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,40 @@
+"""A unit of text, as the corpus cuts it, the store keeps it and the tasks use it (section 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+TokenIds = npt.NDArray[np.int32]
+
+
+class UnitKey(NamedTuple):
+    """Identity of a unit of text in the corpus."""
+
+    document: str
+    position: int
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """One sentence (or paragraph) of a cluster, with the neighbours that the next-sentence tasks need.
+
+    `before` and `after` are the units at `position - 1` and `position + 1` of the same document; `elsewhere` is a unit of
+    the same document that is adjacent to none of these (at `elsewhere_position`). Each is None where there is none.
+    """
+
+    document: str
+    position: int
+    cluster: int
+    tokens: TokenIds
+    before: TokenIds | None = None
+    after: TokenIds | None = None
+    elsewhere: TokenIds | None = None
+    elsewhere_position: int = -1
+
+    @property
+    def key(self) -> UnitKey:
+        return UnitKey(self.document, self.position)
