@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
 from supmer.config import Config
+from supmer.config_text import describe, sections_help, suggest
 from supmer.errors import UserError
 
 EXIT_USER_ERROR = 2
+
+
+class JobParser(argparse.ArgumentParser):
+    """A parser that reports a wrong argument like any other user's mistake: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see --help)")
 
 
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -31,7 +38,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     try:
         values = OmegaConf.to_container(raw, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"config {path}: {_first_line(error)}") from error
+        raise UserError(f"configuration: {_one_line(error)}") from error
     return validate(values)
 
 
@@ -43,7 +50,7 @@ def validate(values: Any) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UserError(_describe(error)) from error
+        raise UserError(describe(error, Config)) from error
 
 
 def to_yaml(config: Config) -> str:
@@ -51,10 +58,13 @@ def to_yaml(config: Config) -> str:
     return str(OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json"))))
 
 
-def build_parser(description: str) -> argparse.ArgumentParser:
+def build_parser(description: str) -> JobParser:
     """Return the parser with the arguments that every job takes; a job may add its own."""
-    parser = argparse.ArgumentParser(
-        description=description, epilog=_sections_help(), formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = JobParser(
+        description=description,
+        epilog=sections_help(Config),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file; without it the defaults below hold")
     parser.add_argument("--print-config", action="store_true", help="print the resolved YAML and exit")
@@ -64,8 +74,8 @@ def build_parser(description: str) -> argparse.ArgumentParser:
 
 def run_job(job: Callable[[Config, argparse.Namespace], int | None], parser: argparse.ArgumentParser) -> None:
     """Parse the command line, load the configuration, run `job(config, arguments)` and exit with its code."""
-    arguments = parser.parse_args()
     try:
+        arguments = parser.parse_intermixed_args()
         config = load_config(arguments.config, arguments.overrides)
         if arguments.print_config:
             sys.stdout.write(to_yaml(config))
@@ -73,7 +83,7 @@ def run_job(job: Callable[[Config, argparse.Namespace], int | None], parser: arg
         _configure_logging(config.log.level)
         sys.exit(job(config, arguments) or 0)
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {_one_line(error)}\n")
         sys.exit(EXIT_USER_ERROR)
 
 
@@ -81,74 +91,41 @@ def _configure_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
 
 
-def _read_yaml(path: str | Path | None) -> Any:
+def _read_yaml(path: str | Path | None) -> DictConfig:
     if path is None:
         return OmegaConf.create({})
     try:
-        return OmegaConf.load(path)
+        content = OmegaConf.load(path)
     except FileNotFoundError as error:
         raise UserError(f"--config {path}: no such file") from error
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"--config {path}: not readable as YAML ({_first_line(error)})") from error
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"--config {path}: not readable as YAML ({_one_line(error)})") from error
+    if not isinstance(content, DictConfig):
+        raise UserError(f"--config {path}: must be a mapping of sections")
+    return content
 
 
-def _parse_overrides(overrides: Sequence[str]) -> Any:
+def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
+    parsed = OmegaConf.create({})
     for item in overrides:
-        if "=" not in item or item.startswith("="):
+        key, equals, _ = item.partition("=")
+        if not equals or not all(key.split(".")):
             raise UserError(f"{item}: settings are given as section.key=value")
-    try:
-        return OmegaConf.from_dotlist(list(overrides))
-    except (YAMLError, OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"{' '.join(overrides)}: {_first_line(error)}") from error
+        try:
+            parsed.merge_with_dotlist([item])
+        except (YAMLError, OmegaConfBaseException, ValueError) as error:
+            raise UserError(f"{item}: {_one_line(error)}") from error
+    return parsed
 
 
 def _refuse_unknown_keys(values: dict[Any, Any], model: type[BaseModel], prefix: str) -> None:
     for key, value in values.items():
         if key not in model.model_fields:
-            raise UserError(f"{prefix}{key}: unknown setting; {_suggest(str(key), list(model.model_fields), prefix)}")
+            raise UserError(f"{prefix}{key}: unknown setting; {suggest(str(key), list(model.model_fields), prefix)}")
         inner = model.model_fields[key].annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, dict):
             _refuse_unknown_keys(value, inner, f"{prefix}{key}.")
 
 
-def _suggest(key: str, known: list[str], prefix: str) -> str:
-    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-    if near:
-        return "did you mean " + ", ".join(prefix + name for name in near) + "?"
-    return "allowed: " + ", ".join(prefix + name for name in known)
-
-
-def _describe(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    message = first["msg"].removeprefix("Value error, ")
-    setting = ".".join(str(part) for part in first["loc"])
-    if not setting:
-        return message
-    return f"{setting}={first['input']}: {message.removeprefix('Input ')}"
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-def _sections_help() -> str:
-    lines = ["sections and settings (default):"]
-    for section, field in Config.model_fields.items():
-        model = field.annotation
-        assert isinstance(model, type) and issubclass(model, BaseModel)
-        summary = (model.__doc__ or "").strip().splitlines()[0]
-        lines.append(f"\n  {section}: {summary}")
-        lines += _settings_help(model, section)
-    return "\n".join(lines)
-
-
-def _settings_help(model: type[BaseModel], prefix: str) -> list[str]:
-    lines = []
-    for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            lines += _settings_help(inner, f"{prefix}.{name}")
-            continue
-        default = field.get_default(call_default_factory=True)
-        lines.append(f"    {prefix}.{name}={default}  {field.description}")
-    return lines
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:600]

@@ -22,7 +22,9 @@ RunName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{
 class Section(BaseModel):
     """Base of all sections: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
 
 
 class RunConfig(Section):
@@ -31,6 +33,9 @@ class RunConfig(Section):
     name: RunName = Field("supmer", description="run directory is <run.dir>/<run.name>")
     dir: str = Field("runs", description="folder that holds the runs")
     seed: int = Field(0, ge=0, description="seed of episodes, initialization, mixing and dropout")
+    on_conflict: Literal["refuse", "new", "overwrite"] = Field(
+        "refuse", description="a run of this name with other settings exists: stop, take the next free name, or delete it"
+    )
 
 
 class WarmupConfig(Section):
@@ -179,6 +184,7 @@ class TrainConfig(Section):
     checkpoint_every: int = Field(500, ge=1, description="meta-steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept")
     max_failures: int = Field(3, ge=-1, description="worker failures survived; -1: without limit")
+    max_skipped_steps: int = Field(10, ge=0, description="steps in a row that non-finite numbers may spoil")
 
 
 class FewshotConfig(Section):
@@ -235,6 +241,16 @@ class Config(Section):
             raise ValueError(
                 f"train.max_tokens_per_microbatch={self.train.max_tokens_per_microbatch}: must be at least "
                 f"tasks.max_length={self.tasks.max_length}, so that one row fits"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def check_workers_have_episodes(self) -> Self:
+        """A worker without an episode would only wait for the others."""
+        if self.train.workers > self.meta.tasks_per_step:
+            raise ValueError(
+                f"train.workers={self.train.workers}: must be at most meta.tasks_per_step={self.meta.tasks_per_step}, "
+                "so that each worker has an episode"
             )
         return self
 

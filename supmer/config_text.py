@@ -1,0 +1,110 @@
+"""How settings, and mistakes in them, are told to people: `--help`, and one line for each error."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+_TYPE_MESSAGES = {
+    "int_parsing": "must be an integer",
+    "int_type": "must be an integer",
+    "int_from_float": "must be an integer",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "list_type": "must be a list, for example [a, b]",
+    "model_type": "must be a section of settings",
+    "string_pattern_mismatch": "must be at most 100 letters, digits, '.', '_', '-', the first a letter or digit",
+}
+_BOUND_WORDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
+def describe(error: ValidationError, root: type[BaseModel]) -> str:
+    """Return the first mistake as ``section.key=value: what is allowed``."""
+    first = error.errors(include_url=False)[0]
+    location = first["loc"]
+    message = _message(first, _field_at(root, location))
+    return f"{_dotted(location)}={first['input']}: {message}" if location else message
+
+
+def suggest(key: str, known: Sequence[str], prefix: str) -> str:
+    """Name the settings nearest to a misspelt one, or else all of them."""
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    if near:
+        return "did you mean " + ", ".join(prefix + name for name in near) + "?"
+    return "allowed: " + ", ".join(prefix + name for name in known)
+
+
+def sections_help(root: type[BaseModel]) -> str:
+    """List every section and every setting with its default, range and meaning."""
+    lines = ["sections and settings (with their defaults):"]
+    for section, field in root.model_fields.items():
+        model = field.annotation
+        assert isinstance(model, type) and issubclass(model, BaseModel)
+        summary = (model.__doc__ or "").strip().splitlines()[0]
+        lines.append(f"\n  {section}: {summary}")
+        lines += [f"    {name}={default}  {text}" for name, default, text in _settings(model, f"{section}.")]
+    return "\n".join(lines)
+
+
+def _settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, object, str]]:
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _settings(inner, f"{prefix}{name}.")
+            continue
+        bounds = _bounds(field)
+        text = f"{field.description} ({bounds})" if bounds else str(field.description)
+        yield prefix + name, field.get_default(call_default_factory=True), text
+
+
+def _message(details: Any, field: FieldInfo | None) -> str:
+    kind, context = details["type"], details.get("ctx", {})
+    if kind in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
+        return "must be " + (_bounds(field) or _words(context))
+    if kind == "literal_error":
+        return "must be one of " + str(context["expected"]).replace("'", "").replace(" or ", ", ")
+    if kind == "too_short":
+        return "must not be empty"
+    default: str = details["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("should be", "must be")
+    return _TYPE_MESSAGES.get(kind, default)
+
+
+def _bounds(field: FieldInfo | None) -> str:
+    """Return the range of a number, for example ``at least 0 and less than 1``."""
+    if field is None:
+        return ""
+    found = {name: getattr(item, name) for item in field.metadata for name in _BOUND_WORDS if hasattr(item, name)}
+    return _words(found)
+
+
+def _words(bounds: dict[str, object]) -> str:
+    return " and ".join(
+        f"{_BOUND_WORDS[name]} {value:,}" for name, value in bounds.items() if isinstance(value, (int, float))
+    )
+
+
+def _field_at(root: type[BaseModel], location: tuple[int | str, ...]) -> FieldInfo | None:
+    """Return the setting at a location, or None for an item of a list (whose own range pydantic reports)."""
+    model: Any = root
+    field = None
+    for part in location:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return None
+        field = model.model_fields.get(str(part))
+        model = field.annotation if field else None
+    return field
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")

@@ -1,0 +1,56 @@
+"""The settings themselves: each described, the defaults valid and published, the shipped files readable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from supmer.cli import load_config
+from supmer.config import Config
+
+SHIPPED = sorted((Path(__file__).resolve().parents[1] / "configs").rglob("*.yaml"))
+
+
+def settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str | None]]:
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from settings(inner, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field.description
+
+
+def test_every_setting_is_described() -> None:
+    assert [name for name, description in settings(Config) if not description] == []
+
+
+def test_defaults_are_the_published_settings() -> None:
+    config = Config()
+    assert (config.clusters.num_clusters, config.prompt.length, config.max_input_tokens) == (250, 100, 412)
+    assert (config.tasks.num_support, config.tasks.num_query, config.tasks.num_options) == (16, 16, 4)
+    assert (config.tasks.num_options_nss, config.tasks.max_option_tokens) == (6, 86)
+    assert (config.meta.steps, config.meta.tasks_per_step, config.meta.prompt_lr) == (100_000, 4, 0.1)
+    assert (config.meta.regularizer_lr, config.meta.clip_norm, config.meta.inner_lr) == (1e-4, 1.0, None)
+    assert (config.regularizer.hidden_layers, config.regularizer.rank, config.regularizer.gate_hidden) == (1, 1920, 24)
+    assert (config.curriculum.alpha, config.curriculum.m) == (1.0, 2.0)
+    assert (config.fewshot.k, config.fewshot.steps, config.fewshot.batch_size, config.fewshot.learning_rate) == (
+        16,
+        200,
+        16,
+        0.1,
+    )
+
+
+def test_configuration_cannot_be_changed_in_place() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Config().run.seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_configuration_is_valid_and_begins_with_its_command(path: Path) -> None:
+    load_config(path)
+    header = [line for line in path.read_text().split("\n\n")[0].splitlines() if line.startswith("#")]
+    assert any("python pipeline/" in line for line in header)
