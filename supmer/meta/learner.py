@@ -1,0 +1,234 @@
+"""The state of meta-training and one meta-step (section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from supmer.config import Config
+from supmer.meta.curriculum import draw_lambda, mixup_b, update_average
+from supmer.meta.group import Group, LocalGroup, all_reduce_named
+from supmer.meta.objective import MetaGradients, meta_gradients, multitask_gradients
+from supmer.meta.passes import PassPlan
+from supmer.meta.state import flatten_optimizer, restore_optimizer
+from supmer.model.prompted import PromptedSeq2Seq
+from supmer.model.regularizer import GradientRegularizer
+from supmer.tasks.episode import Episode
+
+DROPOUT_STREAM = 2
+REGULARIZER_STREAM = 3
+"""Keys that keep the random streams of one seed apart (1 is mixing's, see `curriculum`)."""
+
+
+@dataclass(frozen=True)
+class EpisodeMeans:
+    """Means over episodes, equal on all ranks; `tokens` is a sum."""
+
+    query_loss: float
+    support_loss: float
+    gate: float
+    similarity: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one meta-step saw and did, equal on all ranks.
+
+    `skipped` says that a non-finite loss or gradient was met and no weight was changed.
+    """
+
+    step: int
+    means: EpisodeMeans
+    mixup_b: float
+    prompt_gradient_norm: float
+    regularizer_gradient_norm: float
+    skipped: bool
+
+
+class Learner:
+    """Prompt, regularizer, their optimizers and the curriculum.
+
+    Args:
+        config: the whole configuration.
+        model: frozen backbone (sharded or not), on its device.
+        prompt: P before training [L, d].
+        group: the ranks that share each meta-batch; default: this process alone.
+        lockstep: the model is sharded, so that all ranks must run equally many passes.
+    """
+
+    def __init__(
+        self, config: Config, model: PromptedSeq2Seq, prompt: Tensor, group: Group | None = None, *, lockstep: bool = False
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.group: Group = group or LocalGroup()
+        self.prompt = nn.Parameter(prompt.detach().clone().float().to(model.device))
+        self.regularizer = _build_regularizer(config, prompt.shape[1], model.device)
+        self.prompt_optimizer = torch.optim.Adam([self.prompt], lr=config.meta.prompt_lr)
+        self.regularizer_optimizer = torch.optim.Adam(self._phi(), lr=config.meta.regularizer_lr) if self._phi() else None
+        self.similarity = 0.0
+        self.next_step = 0
+        self.num_skipped = 0
+        self.plan = PassPlan(
+            max_tokens=config.train.max_tokens_per_microbatch,
+            # The published pooling averages over padding too, so rows must be padded as published.
+            width=config.max_input_tokens if config.meta.pooling == "all" else 0,
+            agree=self.group.all_reduce_max if lockstep else int,
+        )
+
+    def step(self, episodes: Sequence[Episode]) -> StepReport:
+        """Do meta-step `next_step` with this rank's share of its episodes (none is a share too)."""
+        prompt_lr = self._set_learning_rates()
+        b = mixup_b(self.similarity, self.config.curriculum)
+        self._enter_training_mode()
+        share = self._gradients(episodes, self._mixing_weights(episodes, b), self.config.meta.inner_lr or prompt_lr)
+        total = all_reduce_named(_named(share), self.group)
+        means = _means(total)
+        prompt_norm, regularizer_norm = self._clip(total)
+        is_finite = bool(torch.isfinite(total["query_loss"] + prompt_norm + regularizer_norm))
+        if is_finite:
+            self._update(means.similarity, total)
+        else:
+            self.num_skipped += 1
+        report = StepReport(self.next_step, means, b, float(prompt_norm), float(regularizer_norm), not is_finite)
+        self.next_step += 1
+        return report
+
+    def evaluate(self, episodes: Sequence[Episode]) -> EpisodeMeans:
+        """Adapt to this rank's share of validation episodes and score their query rows, in evaluation mode.
+
+        There is no augmentation: the query loss is the cross entropy at `<X>` and the label under the adapted prompt.
+        """
+        self.model.eval()
+        share = self._gradients(episodes, None, self.config.meta.inner_lr or self.config.meta.prompt_lr)
+        return _means(all_reduce_named(_named(share), self.group))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all state as flat named tensors, fit for safetensors."""
+        state = {"prompt": self.prompt.detach()}
+        state |= flatten_optimizer("prompt_optimizer", self.prompt_optimizer)
+        if self.regularizer is not None and self.regularizer_optimizer is not None:
+            state |= {f"regularizer.{name}": tensor for name, tensor in self.regularizer.state_dict().items()}
+            state |= flatten_optimizer("regularizer_optimizer", self.regularizer_optimizer)
+        state["similarity"] = torch.tensor(self.similarity, dtype=torch.float64)
+        state["next_step"] = torch.tensor(self.next_step)
+        state["num_skipped"] = torch.tensor(self.num_skipped)
+        return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` returned; KeyError or RuntimeError where it does not fit this learner."""
+        with torch.no_grad():
+            self.prompt.copy_(state["prompt"])
+        restore_optimizer("prompt_optimizer", self.prompt_optimizer, state)
+        if self.regularizer is not None and self.regularizer_optimizer is not None:
+            names = self.regularizer.state_dict()
+            self.regularizer.load_state_dict({name: state[f"regularizer.{name}"] for name in names})
+            restore_optimizer("regularizer_optimizer", self.regularizer_optimizer, state)
+        self.similarity = float(state["similarity"])
+        self.next_step = int(state["next_step"])
+        self.num_skipped = int(state["num_skipped"])
+
+    def _gradients(self, episodes: Sequence[Episode], mixing_weights: Tensor | None, inner_lr: float) -> MetaGradients:
+        num_tasks = self.config.meta.tasks_per_step
+        if self.config.meta.algorithm == "multitask":
+            return multitask_gradients(self.model, self.prompt, episodes, self.plan, num_tasks=num_tasks)
+        return meta_gradients(
+            self.model,
+            self.regularizer,
+            self.prompt,
+            episodes,
+            mixing_weights,
+            inner_lr,
+            self.plan,
+            inner_steps=self.config.meta.inner_steps,
+            num_tasks=num_tasks,
+            gate_consistency=self.config.meta.gate_consistency,
+        )
+
+    def _mixing_weights(self, episodes: Sequence[Episode], b: float) -> Tensor | None:
+        if self.config.curriculum.mode == "none":
+            return None
+        seed = self.config.run.seed
+        weights = [draw_lambda(b, self.config.curriculum, seed, episode.step, episode.slot) for episode in episodes]
+        return torch.tensor(weights, device=self.model.device)
+
+    def _enter_training_mode(self) -> None:
+        """Switch dropout on, with masks that depend on seed, step and rank only: a resumed run repeats them."""
+        self.model.train(self.config.backbone.dropout > 0)
+        torch.manual_seed(_mix_seed(self.config.run.seed, DROPOUT_STREAM, self.next_step, self.group.rank))
+
+    def _set_learning_rates(self) -> float:
+        """Apply the linear decay to 0 and return the prompt's rate."""
+        remaining = 1 - self.next_step / self.config.meta.steps
+        self.prompt_optimizer.param_groups[0]["lr"] = self.config.meta.prompt_lr * remaining
+        if self.regularizer_optimizer is not None:
+            self.regularizer_optimizer.param_groups[0]["lr"] = self.config.meta.regularizer_lr * remaining
+        return self.config.meta.prompt_lr * remaining
+
+    def _phi(self) -> list[nn.Parameter]:
+        return [] if self.regularizer is None else list(self.regularizer.parameters())
+
+    def _clip(self, total: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Put the meta-batch's gradients in place, clip prompt and regularizer apart, return their norms before."""
+        self.prompt.grad = total["prompt"]
+        if self.regularizer is not None:
+            for name, parameter in self.regularizer.named_parameters():
+                parameter.grad = total[f"regularizer.{name}"]
+        limit = self.config.meta.clip_norm
+        prompt_norm = nn.utils.clip_grad_norm_([self.prompt], limit)
+        regularizer_norm = nn.utils.clip_grad_norm_(self._phi(), limit) if self._phi() else torch.zeros_like(prompt_norm)
+        return prompt_norm, regularizer_norm
+
+    def _update(self, similarity: float, total: dict[str, Tensor]) -> None:
+        self.prompt_optimizer.step()
+        if self.regularizer_optimizer is not None:
+            self.regularizer_optimizer.step()
+        if self.regularizer is not None and self.regularizer.config.normalize:
+            self.regularizer.observe(total["gradient_rows"], total["gradient_sum"], total["gradient_squares"])
+        self.similarity = update_average(self.similarity, similarity)
+
+
+def _build_regularizer(config: Config, width: int, device: torch.device) -> GradientRegularizer | None:
+    if not config.regularizer.enabled or config.meta.algorithm == "multitask":
+        return None
+    generator = torch.Generator().manual_seed(_mix_seed(config.run.seed, REGULARIZER_STREAM))
+    return GradientRegularizer(width, config.regularizer, generator).to(device)
+
+
+def _named(share: MetaGradients) -> dict[str, Tensor]:
+    """Name a rank's sums over its tasks."""
+    rows = share.support_gradients.flatten(0, 1)
+    return {
+        "prompt": share.prompt,
+        **{f"regularizer.{name}": gradient for name, gradient in share.regularizer.items()},
+        "query_loss": share.query_losses.sum(),
+        "support_loss": share.support_losses.sum(),
+        "gate": share.gates.sum(),
+        "similarity": share.similarities.sum(),
+        "tokens": share.prompt.new_tensor(share.tokens),
+        "num_tasks": share.prompt.new_tensor(len(share.query_losses)),
+        "gradient_rows": share.prompt.new_tensor(len(rows)),
+        "gradient_sum": rows.sum(dim=0),
+        "gradient_squares": rows.square().sum(dim=0),
+    }
+
+
+def _means(total: dict[str, Tensor]) -> EpisodeMeans:
+    num_tasks = float(total["num_tasks"]) or 1.0
+    return EpisodeMeans(
+        query_loss=float(total["query_loss"]) / num_tasks,
+        support_loss=float(total["support_loss"]) / num_tasks,
+        gate=float(total["gate"]) / num_tasks,
+        similarity=float(total["similarity"]) / num_tasks,
+        tokens=int(total["tokens"]),
+    )
+
+
+def _mix_seed(*keys: int) -> int:
+    """Return one seed of several keys, well spread."""
+    return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> 1)
