@@ -82,17 +82,21 @@ class CorpusConfig(Section):
         "auto", description="`auto`: by file name; `package_docs`: docstrings of installed packages"
     )
     packages: list[str] = Field(default_factory=list, description="packages read by format=package_docs")
+    text_document: Literal["file", "line"] = Field("file", description="what one document is in plain text files")
     text_column: str = Field("text", description="column that holds the text")
     id_column: str | None = Field(None, description="column that identifies a document; default: file and row number")
     max_documents: int | None = Field(None, ge=1, description="read at most so many documents")
-    unit: Literal["sentence", "paragraph"] = Field("sentence", description="what a document is cut into")
+    unit: Literal["sentence", "paragraph", "line"] = Field(
+        "sentence", description="what a document is cut into; paragraphs end at blank lines"
+    )
     language: str = Field("en", description="language code for sentence splitting")
     min_unit_tokens: int = Field(5, ge=1, description="shorter units are left out")
     max_unit_tokens: int = Field(256, ge=8, description="longer units are cut to so many tokens")
     min_document_units: int = Field(5, ge=1, description="documents of fewer units are left out")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of documents kept for meta-validation")
+    seed: int = Field(0, ge=0, description="seed of the validation split, the order of units and k-means")
     store_dir: str = Field("stores", description="folder of task stores, one folder per fingerprint")
-    embedders: int = Field(1, ge=1, description="actors that embed units")
+    embedders: int | None = Field(None, ge=1, description="actors that embed units; default: one per GPU, else per CPU")
     embed_batch_tokens: int = Field(16_384, ge=64, description="padded tokens per embedding batch")
 
 
@@ -252,6 +256,14 @@ class Config(Section):
                 f"train.workers={self.train.workers}: must be at most meta.tasks_per_step={self.meta.tasks_per_step}, "
                 "so that each worker has an episode"
             )
+        return self
+
+    @model_validator(mode="after")
+    def check_cluster_sample(self) -> Self:
+        """K-means needs at least K units."""
+        sample, clusters = self.clusters.sample_size, self.clusters.num_clusters
+        if sample < clusters:
+            raise ValueError(f"clusters.sample_size={sample}: must be at least clusters.num_clusters={clusters}")
         return self
 
     @property

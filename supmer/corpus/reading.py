@@ -1,0 +1,129 @@
+"""Documents of a corpus as a Ray dataset."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray.data import DataContext, Dataset
+
+from supmer.config import Config, CorpusConfig
+from supmer.corpus.files import CorpusFile, CorpusFiles, find_files, group_files
+from supmer.corpus.records import Record, check_parquet_column, read_records
+from supmer.errors import UserError
+
+PART_CHARACTERS = 2_000_000
+"""Documents travel in parts of about this size: the grain of parallelism, of memory and of resumption."""
+
+
+def read_documents(config: Config) -> Dataset:
+    """Return the corpus as a lazy dataset with the columns `document` (a stable id) and `text`.
+
+    Rows come in no promised order. Rows that cannot be used are left out here; `read_parts` also counts them.
+
+    Raises:
+        UserError: there are no files, or a Parquet file has no text column.
+    """
+    return read_parts(config).flat_map(_documents_of)
+
+
+def read_parts(config: Config) -> Dataset:
+    """Return the corpus as a lazy dataset with one row per part.
+
+    Columns: `part` (id; the cut into parts depends on the corpus and its settings only), `documents` and `texts` (lists of
+    the same length) and `skipped` (JSON, counts by reason since the file's previous part).
+
+    Raises:
+        UserError: there are no files, or a Parquet file has no text column.
+    """
+    _quieten_ray_data()
+    corpus = config.corpus
+    if corpus.format == "package_docs":
+        groups = [json.dumps({"packages": group}) for group in _package_groups(corpus)]
+    else:
+        groups = [json.dumps({"files": [asdict(file) for file in group]}) for group in _file_groups(corpus)]
+    rows = [{"group": index, "contents": contents} for index, contents in enumerate(groups)]
+    return ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
+        _read_group, fn_kwargs={"config": corpus}, num_cpus=1
+    )
+
+
+def corpus_files(config: CorpusConfig) -> CorpusFiles:
+    """List the input files and check the text column of the first Parquet file (others are counted when they are read)."""
+    found = find_files(config)
+    parquet = [file for file in found.files if file.format == "parquet"]
+    if parquet:
+        check_parquet_column(parquet[0], config.text_column)
+    return found
+
+
+def _quieten_ray_data() -> None:
+    """No progress bars; and a part is a block of its own, not a few bytes of a large one that one task works on."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = PART_CHARACTERS
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that the bars are off
+
+
+def _package_groups(config: CorpusConfig) -> list[list[str]]:
+    if not config.packages:
+        raise UserError("corpus.packages=[]: must name at least one package for corpus.format=package_docs")
+    if config.max_documents is not None:
+        return [config.packages]
+    return [[package] for package in config.packages]
+
+
+def _file_groups(config: CorpusConfig) -> list[list[CorpusFile]]:
+    """Cut the files into groups read by one task each; one group if the number of documents is limited."""
+    files = corpus_files(config).files
+    return [list(files)] if config.max_documents is not None else list(group_files(files))
+
+
+def _read_group(row: dict[str, Any], config: CorpusConfig) -> Iterator[dict[str, Any]]:
+    """Yield the parts of one group of files or packages (at least one, which carries the counts)."""
+    skipped: Counter[str] = Counter()
+    part: list[Record] = []
+    size = number = 0
+    documents = _records(json.loads(row["contents"]), config, skipped)
+    for document in itertools.islice(documents, config.max_documents):
+        part.append(document)
+        size += len(document[1])
+        if size >= PART_CHARACTERS:
+            yield _part(row["group"], number, part, skipped)
+            part, size, number = [], 0, number + 1
+            skipped.clear()
+    yield _part(row["group"], number, part, skipped)
+
+
+def _records(contents: dict[str, Any], config: CorpusConfig, skipped: Counter[str]) -> Iterator[Record]:
+    if "packages" in contents:
+        from supmer.corpus.package_docs import iter_documents
+
+        for row in iter_documents(contents["packages"]):
+            yield row["document"], row["text"]
+        return
+    for file in contents["files"]:
+        yield from read_records(CorpusFile(**file), config, skipped)
+
+
+def _part(group: int, number: int, documents: list[Record], skipped: Counter[str]) -> dict[str, Any]:
+    return {
+        "part": f"{group:06d}-{number:06d}",
+        "documents": [document for document, _ in documents],
+        "texts": [text for _, text in documents],
+        "skipped": json.dumps(skipped),
+    }
+
+
+def _documents_of(part: dict[str, Any]) -> list[dict[str, str]]:
+    return [
+        {"document": str(document), "text": str(text)}
+        for document, text in zip(part["documents"], part["texts"], strict=True)
+    ]

@@ -1,0 +1,155 @@
+"""Rows of single files: what is read, and what is counted instead."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from supmer.config import CorpusConfig
+from supmer.corpus import records
+from supmer.corpus.files import find_files, group_files
+from supmer.errors import UserError
+
+
+def read(path: Path, **settings: object) -> tuple[list[tuple[str, str]], Counter[str]]:
+    config = CorpusConfig.model_validate({"paths": [str(path)], **settings})
+    skipped: Counter[str] = Counter()
+    rows = [row for file in find_files(config).files for row in records.read_records(file, config, skipped)]
+    return rows, skipped
+
+
+def test_jsonl_counts_every_line_it_leaves_out(tmp_path: Path) -> None:
+    lines = [
+        b'{"text": "one"}',
+        b"{not json",
+        b'["a list"]',
+        b'{"text": "caf\xe9"}',
+        b'{"body": "no text"}',
+        b'{"text": 3}',
+        b'{"text": " \\u0000 "}',
+        b"",
+        b'{"text": "two\\u0000"}',
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    rows, skipped = read(tmp_path)
+    assert rows == [("a.jsonl#0", "one"), ("a.jsonl#8", "two")]
+    assert skipped == {"invalid_json": 2, "invalid_utf8": 1, "missing_text": 2, "empty_text": 1}
+    assert set(skipped) <= set(records.SKIP_REASONS)
+
+
+@pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".bz2", bz2.compress)])
+def test_a_truncated_archive_gives_its_first_rows_and_is_counted(tmp_path: Path, suffix: str, compress) -> None:
+    random.seed(0)
+    lines = [json.dumps({"text": random.randbytes(400).hex()}) for _ in range(3000)]
+    whole = compress("\n".join(lines).encode())
+    (tmp_path / f"a.jsonl{suffix}").write_bytes(whole[: len(whole) // 2])
+    rows, skipped = read(tmp_path)
+    assert 300 < len(rows) < 1600
+    assert [text for _, text in rows] == [json.loads(line)["text"] for line in lines[: len(rows)]]
+    assert skipped == {"broken_files": 1}
+
+
+def test_zstandard_is_read(tmp_path: Path) -> None:
+    content = b'{"text": "one"}\n{"text": "two"}\n'
+    (tmp_path / "a.jsonl.zst").write_bytes(pa.compress(content, codec="zstd", asbytes=True))
+    with pa.OSFile(str(tmp_path / "a.jsonl.zst"), "wb") as sink, pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(content)
+    assert [text for _, text in read(tmp_path)[0]] == ["one", "two"]
+
+
+def test_a_parquet_file_cut_in_half_is_counted(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"] * 1000, "key": range(1000)}), tmp_path / "a.parquet")
+    whole = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(whole[: len(whole) // 2])
+    rows, skipped = read(tmp_path, id_column="key")
+    assert len(rows) == 1000
+    assert rows[7] == ("7", "a")
+    assert skipped == {"broken_files": 1}
+
+
+def test_a_file_that_vanishes_after_listing_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    config = CorpusConfig(paths=[str(tmp_path)])
+    (file,) = find_files(config).files
+    (tmp_path / "a.txt").unlink()
+    skipped: Counter[str] = Counter()
+    assert list(records.read_records(file, config, skipped)) == []
+    assert skipped == {"broken_files": 1}
+
+
+def test_text_files_are_documents_or_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbffirst\nbad \xff\nsecond\n\n")
+    assert read(tmp_path) == ([("a.txt", "first\nsecond")], {"invalid_utf8": 1})
+    rows, skipped = read(tmp_path, text_document="line")
+    assert rows == [("a.txt#0", "first"), ("a.txt#2", "second")]
+    assert skipped == {"invalid_utf8": 1, "empty_text": 1}
+
+
+def test_overlong_lines_are_skipped_without_losing_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "MAX_ROW_BYTES", 100)
+    (tmp_path / "a.txt").write_text("x" * 99 + "\n" + "y" * 100 + "\n" + "z\n")
+    rows, skipped = read(tmp_path, text_document="line")
+    assert [text[0] for _, text in rows] == ["x", "z"]
+    assert skipped == {"too_long": 1}
+
+
+def test_a_missing_parquet_column_is_refused_by_name(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"body": ["a"], "title": ["b"]}), tmp_path / "a.parquet")
+    (file,) = find_files(CorpusConfig(paths=[str(tmp_path)])).files
+    with pytest.raises(UserError, match=r"corpus.text_column=text: .*a.parquet has no such column, only body, title"):
+        records.check_parquet_column(file, "text")
+
+
+class TestFindFiles:
+    def test_folders_globs_and_files(self, tmp_path: Path) -> None:
+        for name in ("x/a.txt", "x/y/b.jsonl.gz", "x/y/c.md", "x/notes.docx", "x/.hidden.txt", "z/d.parquet"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("")
+        found = find_files(CorpusConfig(paths=[f"{tmp_path}/x"]))
+        assert [(file.name, file.format) for file in found.files] == [
+            ("a.txt", "text"),
+            ("y/b.jsonl.gz", "jsonl"),
+            ("y/c.md", "text"),
+        ]
+        assert found.num_ignored == 1
+        globbed = find_files(CorpusConfig(paths=[f"{tmp_path}/**/[bd]*", f"{tmp_path}/x/*.txt", f"{tmp_path}/x/a.txt"]))
+        assert [file.name for file in globbed.files] == ["x/a.txt", "x/y/b.jsonl.gz", "z/d.parquet"]
+
+    @pytest.mark.parametrize(
+        ("entry", "message"),
+        [
+            ("missing.txt", "no such file or folder"),
+            ("empty", "no files there"),
+            ("none/*.txt", "no files there"),
+            ("other", "none of the 1 files there is named as text"),
+            ("nowhere://x/y", "cannot be listed"),
+        ],
+    )
+    def test_what_is_not_there_is_refused(self, tmp_path: Path, entry: str, message: str) -> None:
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "a.docx").write_text("")
+        path = entry if "://" in entry else f"{tmp_path}/{entry}"
+        with pytest.raises(UserError, match=message) as error:
+            find_files(CorpusConfig(paths=[path]))
+        assert str(error.value).startswith(f"corpus.paths={path}")
+
+    def test_no_paths_are_refused(self) -> None:
+        with pytest.raises(UserError, match=r"corpus.paths=\[\]"):
+            find_files(CorpusConfig())
+
+    def test_groups_keep_order_and_size(self, tmp_path: Path) -> None:
+        for index in range(10):
+            (tmp_path / f"{index}.txt").write_text("x" * (10 + 50 * (index == 4)))
+        files = find_files(CorpusConfig(paths=[str(tmp_path)])).files
+        groups = list(group_files(files, max_bytes=30))
+        assert [file for group in groups for file in group] == list(files)
+        assert [len(group) for group in groups] == [3, 1, 1, 3, 2]
