@@ -1,0 +1,48 @@
+"""Where actors run on a cluster of several kinds of nodes, and whether a job can fit there at all.
+
+The definitions in `cluster/` give their nodes a custom resource named after the node's role, and give the head two numbers
+that nothing ever takes: `limit_gpus` and `limit_cpus`, what the cluster can grow to. A laptop has none of them, and the
+same code then asks for nothing beyond CPUs and GPUs.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import ray
+
+from supmer.config import Config
+from supmer.errors import UserError, describe_setting
+
+Role = Literal["trainer", "data"]
+
+ROLE_SHARE = 0.001
+"""What an actor takes of its role's resource (each node has 1): a mark, not a limit."""
+
+
+def role_resources(role: Role) -> dict[str, float]:
+    """Return the custom resources that put an actor on nodes of this role; none where nodes have no roles.
+
+    The head's limits tell, not the role's own resource: groups start at zero nodes, so that may exist nowhere yet.
+    """
+    return {role: ROLE_SHARE} if "limit_cpus" in ray.cluster_resources() else {}
+
+
+def check_capacity(config: Config) -> None:
+    """Refuse a job that can never be scheduled, instead of waiting for ever for nodes that will not come.
+
+    Raises:
+        UserError: all workers together need more GPUs or CPUs than the cluster can grow to.
+    """
+    total = ray.cluster_resources()
+    train = config.train
+    gpus = train.workers * train.gpus_per_worker
+    _check_limit(config, "GPUs", gpus, total.get("limit_gpus", total.get("GPU", 0.0)))
+    cpus = train.workers * (train.cpus_per_worker + train.episode_builders * train.cpus_per_builder)
+    _check_limit(config, "CPUs", cpus, total.get("limit_cpus", total.get("CPU", 0.0)))
+
+
+def _check_limit(config: Config, what: str, needed: float, limit: float) -> None:
+    if needed > limit:
+        allowed = f"needs {needed:g} {what}, and this cluster has or grows to {limit:g}; lower it, or raise the maxima"
+        raise UserError(describe_setting("train.workers", config.train.workers, allowed + " in the cluster's definition"))
