@@ -19,8 +19,9 @@ def resolve(uri: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
 
 
 def join(uri: str | os.PathLike[str], *parts: str) -> str:
-    """Append path components to a path or URI."""
-    return posixpath.join(os.fspath(uri), *parts)
+    """Append path components to a path or URI (before the options that an URI may end in, ``?endpoint_override=...``)."""
+    base, question, options = os.fspath(uri).partition("?") if "://" in os.fspath(uri) else (os.fspath(uri), "", "")
+    return posixpath.join(base, *parts) + question + options
 
 
 def exists(uri: str | os.PathLike[str]) -> bool:
@@ -42,6 +43,20 @@ def read_bytes(uri: str | os.PathLike[str]) -> bytes:
     filesystem, path = resolve(uri)
     with filesystem.open_input_stream(path, compression=None) as stream:
         return bytes(stream.read())
+
+
+def delete_folder(uri: str | os.PathLike[str]) -> None:
+    """Delete a folder and what is in it; one that is not there is no error."""
+    filesystem, path = resolve(uri)
+    if filesystem.get_file_info(path).type == fs.FileType.Directory:
+        filesystem.delete_dir(path)
+
+
+def delete_folder(uri: str | os.PathLike[str]) -> None:
+    """Delete a folder and everything in it, if it is there."""
+    filesystem, path = resolve(uri)
+    if filesystem.get_file_info(path).type == fs.FileType.Directory:
+        filesystem.delete_dir(path)
 
 
 def write_bytes(uri: str | os.PathLike[str], data: bytes) -> None:

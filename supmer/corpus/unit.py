@@ -22,8 +22,9 @@ class UnitKey(NamedTuple):
 class Unit:
     """One sentence (or paragraph) of a cluster, with the neighbours that the next-sentence tasks need.
 
-    `before` and `after` are the units at `position - 1` and `position + 1` of the same document; `elsewhere` is a unit of
-    the same document that is adjacent to none of these (at `elsewhere_position`). Each is None where there is none.
+    Positions number the units of a document that were kept. `before` and `after` are the units at `position - 1` and
+    `position + 1`; `elsewhere` is a random unit of the same document that is not adjacent to this one (it is at
+    `elsewhere_position`, -1 if there is none). Each is None where there is none.
     """
 
     document: str

@@ -1,0 +1,91 @@
+"""What a task store says about itself, and what makes a store complete: its manifest is written last."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from supmer import storage
+from supmer.errors import UserError
+
+SCHEMA_VERSION = 1
+"""Raised whenever stores of the earlier layout cannot be read any more."""
+
+MANIFEST, CENTROIDS = "manifest.json", "centroids.safetensors"
+
+Split = Literal["train", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "validation")
+
+
+class StoredFile(BaseModel):
+    """One Parquet file: its path in the store and the rows of each of its row groups."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    split: Split
+    cluster: int
+    path: str
+    row_groups: list[int]
+
+    @property
+    def num_rows(self) -> int:
+        return sum(self.row_groups)
+
+
+class Manifest(BaseModel):
+    """Content of `manifest.json`.
+
+    `counts` holds the number of documents and units kept and of everything left out, by reason. `merged_from[c]` lists the
+    k-means clusters that became cluster c: more than one where some were too small for an episode (`min_cluster_size`
+    units). `samples[c]` holds a few of the cluster's units for the reader's eye.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int
+    fingerprint: str
+    inputs: dict[str, Any]
+    counts: dict[str, int]
+    d_model: int
+    min_cluster_size: int
+    inertia: float
+    merged_from: list[list[int]]
+    samples: list[list[str]]
+    files: list[StoredFile]
+
+    @property
+    def num_clusters(self) -> int:
+        return len(self.merged_from)
+
+    def size(self, split: Split, cluster: int) -> int:
+        """Return the number of units of a cluster in a split."""
+        return sum(file.num_rows for file in self.files if file.split == split and file.cluster == cluster)
+
+
+def write_manifest(uri: str, manifest: Manifest) -> None:
+    """Write the manifest: from now on the store counts as complete."""
+    storage.write_bytes(storage.join(uri, MANIFEST), (manifest.model_dump_json(indent=1) + "\n").encode())
+
+
+def read_manifest(uri: str) -> Manifest:
+    """Read a store's manifest.
+
+    Raises:
+        UserError: there is none (no store, or one that is not complete), or it is of another schema version.
+    """
+    try:
+        content = storage.read_bytes(storage.join(uri, MANIFEST))
+    except OSError as error:
+        raise UserError(f"store {uri}: has no {MANIFEST}, so it is no store or not a complete one") from error
+    try:
+        values = json.loads(content)
+        version = values.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise UserError(
+                f"store {uri}: has schema version {version}, this program reads {SCHEMA_VERSION}; prepare it again"
+            )
+        return Manifest.model_validate(values)
+    except (ValidationError, UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+        raise UserError(f"store {uri}: {MANIFEST} is damaged") from error
