@@ -52,13 +52,6 @@ def delete_folder(uri: str | os.PathLike[str]) -> None:
         filesystem.delete_dir(path)
 
 
-def delete_folder(uri: str | os.PathLike[str]) -> None:
-    """Delete a folder and everything in it, if it is there."""
-    filesystem, path = resolve(uri)
-    if filesystem.get_file_info(path).type == fs.FileType.Directory:
-        filesystem.delete_dir(path)
-
-
 def write_bytes(uri: str | os.PathLike[str], data: bytes) -> None:
     """Write a file so that readers see the old content or the new, never a part.
 
