@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from supmer.corpus.manifest import Split
 from supmer.corpus.unit import TokenIds, Unit
-from supmer.tasks.pools import Split
 
 Document = tuple[str, Sequence[TokenIds]]
 

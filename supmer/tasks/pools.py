@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from supmer.config import TaskKind, TasksConfig
+from supmer.corpus.manifest import Split
 from supmer.corpus.unit import Unit, UnitKey
 from supmer.tasks.disjoint import itself, split_disjoint, with_neighbours
 from supmer.tasks.generators import UnitPool
-
-Split = Literal["train", "validation"]
 
 MAX_OTHER_CLUSTERS = 8
 """Clusters that the wrong sentences of an episode's `scsp` and `scss` rows come from: bounds the reads of an episode."""
@@ -57,10 +56,11 @@ def kind_needs(kind: TaskKind, tasks: TasksConfig) -> KindNeeds:
 
 @dataclass(frozen=True)
 class PoolDraw:
-    """Draws of one episode: one kind, one split, one random generator."""
+    """Draws of one episode: one kind, one split (and the sizes of its clusters), one random generator."""
 
     store: UnitStore
     split: Split
+    sizes: Mapping[int, int]
     needs: KindNeeds
     rng: np.random.Generator
 
@@ -96,11 +96,7 @@ class PoolDraw:
         return [ceil(size / self.needs.num_clusters) for size in set_sizes]
 
     def _shuffled_clusters(self, other_than: Collection[int], min_units: int) -> list[int]:
-        able = [
-            cluster
-            for cluster in self.store.clusters(self.split)
-            if cluster not in other_than and self.store.size(self.split, cluster) >= min_units
-        ]
+        able = [cluster for cluster, size in self.sizes.items() if size >= min_units and cluster not in other_than]
         return [able[index] for index in self.rng.permutation(len(able))]
 
     def _sample(self, clusters: Sequence[int], num_units: float) -> list[Unit]:

@@ -7,11 +7,12 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from supmer.config import TASK_KINDS, Config, TaskKind
+from supmer.corpus.manifest import Split
 from supmer.corpus.unit import UnitKey
 from supmer.errors import UserError
 from supmer.tasks.episode import Episode, Example
 from supmer.tasks.generators import GENERATORS, NotEnoughUnits, SetShape
-from supmer.tasks.pools import PoolDraw, Split, UnitStore, kind_needs
+from supmer.tasks.pools import PoolDraw, UnitStore, kind_needs
 from supmer.tasks.rows import RowLimits
 from supmer.tasks.vocabulary import TaskVocabulary
 
@@ -32,6 +33,7 @@ class EpisodeSampler:
 
     def __init__(self, store: UnitStore, vocabulary: TaskVocabulary, config: Config) -> None:
         self._store = store
+        self._sizes = {split: {c: store.size(split, c) for c in sorted(store.clusters(split))} for split in SPLIT_KEYS}
         self._vocabulary = vocabulary
         self._seed = config.run.seed
         self._tasks = config.tasks
@@ -66,7 +68,7 @@ class EpisodeSampler:
         return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=stream))
 
     def _draw_episode(self, kind: TaskKind, split: Split, rng: np.random.Generator, step: int, slot: int) -> Episode:
-        draw = PoolDraw(self._store, split, kind_needs(kind, self._tasks), rng)
+        draw = PoolDraw(self._store, split, self._sizes[split], kind_needs(kind, self._tasks), rng)
         sizes = (self._tasks.num_support, self._tasks.num_query)
         clusters, (support, query) = self._draw_sets(kind, draw, sizes)
         shown = frozenset().union(*(row.sources for row in support + query))
@@ -109,13 +111,12 @@ class EpisodeSampler:
         return SetShape(num_rows, num_options, self._limits)
 
     def _cannot_host(self, kind: TaskKind, draw: PoolDraw) -> str:
-        store, split, needs = self._store, draw.split, draw.needs
-        sizes = sorted((store.size(split, cluster) for cluster in store.clusters(split)), reverse=True)
+        needs, sizes = draw.needs, sorted(draw.sizes.values(), reverse=True)
         num_units = -(-(self._tasks.num_support + self._tasks.num_query) // needs.num_clusters)
         neighbours = " with neighbours, from several documents" if needs.neighbours else ""
         return (
-            f"tasks.kinds={','.join(self._tasks.kinds)}: the store's {split} split cannot make an episode of {kind}, which "
-            f"takes {2 * needs.num_clusters} clusters, {needs.num_clusters} of them with {num_units} or more units"
+            f"tasks.kinds={','.join(self._tasks.kinds)}: the store's {draw.split} split cannot make an episode of {kind}, "
+            f"which takes {2 * needs.num_clusters} clusters, {needs.num_clusters} of them with {num_units} or more units"
             f"{neighbours}; it has {len(sizes)} clusters, the largest of {sizes[:5]} units. Give more text, fewer "
             "clusters.num_clusters, a smaller tasks.num_support or tasks.num_query, or leave the kind out"
         )
