@@ -170,7 +170,7 @@ def _query_pass(
         batches = plan_rows(queries, adapted.shape[1], plan)
     else:
         augmentations = [episode.augmentation for episode in episodes]
-        lam = torch.as_tensor(mixing_weights, dtype=torch.float32).expand(len(episodes))
+        lam = torch.as_tensor(mixing_weights, dtype=adapted.dtype).expand(len(episodes))
         batches = plan_mixed_rows(queries, augmentations, lam, adapted.shape[1], plan)
     return run_pass(model, adapted, batches, query_loss, plan)
 

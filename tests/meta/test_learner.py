@@ -1,0 +1,170 @@
+"""The learner: one step by hand, resuming bit for bit, sharing tasks among ranks, refusing broken numbers."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+import torch
+from factories import random_episodes, random_prompt, tiny_model
+from torch import Tensor
+
+from supmer.cli import validate
+from supmer.config import Config
+from supmer.meta.learner import Learner
+from supmer.meta.objective import meta_gradients
+from supmer.meta.passes import PassPlan
+from supmer.tasks.episode import Episode
+
+NUM_TASKS = 4
+
+
+def settings(**sections: dict[str, object]) -> Config:
+    base: dict[str, dict[str, object]] = {
+        "backbone": {"dropout": 0.0},
+        "meta": {"steps": 20, "tasks_per_step": NUM_TASKS},
+        "regularizer": {"rank": 8, "init": "xavier"},
+    }
+    for name, section in sections.items():
+        base[name] = {**base.get(name, {}), **section}
+    return validate(base)
+
+
+def episodes_of(step: int) -> list[Episode]:
+    return random_episodes(seed=1, num_tasks=NUM_TASKS, step=step)
+
+
+def build(config: Config | None = None, **keywords: object) -> Learner:
+    config = config or settings()
+    return Learner(config, tiny_model(dropout=config.backbone.dropout), random_prompt(), **keywords)
+
+
+def test_first_step_is_clipped_adam_on_the_meta_gradient() -> None:
+    learner = build()
+    expected = meta_gradients(
+        tiny_model(), learner.regularizer, random_prompt(), episodes_of(0), 1.0, inner_lr=0.1, plan=PassPlan(8192)
+    )
+    report = learner.step(episodes_of(0))
+    norm = float(expected.prompt.norm())
+    assert report.prompt_gradient_norm == pytest.approx(norm, rel=1e-3)
+    clipped = expected.prompt * min(1.0, 1 / norm)
+    # Adam's first step is lr * g / (|g| + eps), in each coordinate.
+    torch.testing.assert_close(
+        learner.prompt.detach(), random_prompt() - 0.1 * clipped / (clipped.abs() + 1e-8), rtol=1e-3, atol=2e-3
+    )
+    assert report.means.query_loss == pytest.approx(float(expected.query_losses.mean()), rel=1e-3)
+    assert learner.similarity == pytest.approx(0.5 * float(expected.similarities.mean()), rel=1e-3)
+
+
+def test_loss_falls_on_repeated_episodes() -> None:
+    learner = build(settings(curriculum={"mode": "none"}))
+    losses = [learner.step(episodes_of(0)).means.query_loss for _ in range(15)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_rates_decay_to_zero() -> None:
+    learner = build(settings(meta={"steps": 2}))
+    learner.step(episodes_of(0))
+    learner.step(episodes_of(1))
+    assert learner.prompt_optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
+    assert learner.regularizer_optimizer.param_groups[0]["lr"] == pytest.approx(0.5e-4)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_resumed_run_is_the_same_bit_for_bit(dropout: float) -> None:
+    config = settings(backbone={"dropout": dropout})
+    straight, first = build(config), build(config)
+    for step in range(6):
+        straight.step(episodes_of(step))
+    for step in range(3):
+        first.step(episodes_of(step))
+    torch.manual_seed(1234)
+    resumed = build(config)
+    resumed.load_state_dict(first.state_dict())
+    for step in range(3, 6):
+        resumed.step(episodes_of(step))
+    expected = straight.state_dict()
+    found = resumed.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+class ThreadGroup:
+    """Ranks as threads of one process: a sum over real partial results without a network."""
+
+    def __init__(self, rank: int, size: int, board: list[Tensor | None], barrier: Barrier) -> None:
+        self.rank, self.size, self.board, self.barrier = rank, size, board, barrier
+
+    def all_reduce_sum(self, flat: Tensor) -> Tensor:
+        self.board[self.rank] = flat
+        self.barrier.wait(timeout=60)
+        total = torch.stack([tensor for tensor in self.board if tensor is not None]).sum(dim=0)
+        self.barrier.wait(timeout=60)
+        return total
+
+    def all_reduce_max(self, value: int) -> int:
+        return int(self.all_reduce_sum(torch.nn.functional.one_hot(torch.tensor(value), 1000)).nonzero().max())
+
+
+@pytest.mark.parametrize("shares", [[[0, 2], [1, 3]], [[0, 1, 2, 3], []], [[3], [0], [1, 2]]])
+@pytest.mark.parametrize("lockstep", [False, True])
+def test_sharing_tasks_among_ranks_does_not_matter(shares: list[list[int]], lockstep: bool) -> None:
+    barrier, board = Barrier(len(shares)), [None] * len(shares)
+
+    learners = [
+        build(group=ThreadGroup(rank, len(shares), board, barrier), lockstep=lockstep) for rank in range(len(shares))
+    ]
+
+    def train(rank: int) -> None:
+        learner = learners[rank]
+        for step in range(3):
+            learner.step([episodes_of(step)[slot] for slot in shares[rank]])
+
+    with ThreadPoolExecutor(len(shares)) as pool:
+        list(pool.map(train, range(len(shares))))
+    alone = build()
+    for step in range(3):
+        alone.step(episodes_of(step))
+    for learner in learners:
+        assert torch.equal(learner.prompt, learners[0].prompt)
+        torch.testing.assert_close(learner.prompt, alone.prompt, rtol=1e-3, atol=1e-3)
+        assert learner.similarity == pytest.approx(alone.similarity, rel=1e-4)
+
+
+def test_broken_numbers_change_nothing_and_are_counted() -> None:
+    learner = build()
+    learner.step(episodes_of(0))
+    before = learner.state_dict()
+    learner.model.centroids.fill_(float("nan"))
+    report = learner.step(episodes_of(1))
+    assert report.skipped
+    assert learner.num_skipped == 1
+    assert learner.next_step == 2
+    after = learner.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before if name not in ("next_step", "num_skipped"))
+
+
+def test_evaluation_is_free_of_dropout_and_changes_nothing() -> None:
+    learner = build(settings(backbone={"dropout": 0.3}))
+    learner.step(episodes_of(0))
+    before = learner.state_dict()
+    first, second = learner.evaluate(episodes_of(5)), learner.evaluate(episodes_of(5))
+    assert first == second
+    assert all(torch.equal(before[name], tensor) for name, tensor in learner.state_dict().items())
+
+
+@pytest.mark.parametrize("algorithm", ["supmer", "multitask"])
+def test_without_regularizer(algorithm: str) -> None:
+    learner = build(settings(meta={"algorithm": algorithm}, regularizer={"enabled": False}))
+    report = learner.step(episodes_of(0))
+    assert learner.regularizer is None
+    assert report.regularizer_gradient_norm == 0
+    assert not torch.equal(learner.prompt.detach(), random_prompt())
+
+
+def test_normalization_observes_every_task_once() -> None:
+    learner = build(settings(regularizer={"normalize": True}))
+    learner.step(episodes_of(0))
+    assert int(learner.regularizer.k) == NUM_TASKS * len(random_prompt())
