@@ -116,13 +116,17 @@ class PromptedSeq2Seq(nn.Module):
             decoder_input_ids=decoder_input_ids,
         )
         logits: Tensor = output.logits
-        return logits.float()
+        return _at_least_float32(logits)
 
     def _pool(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         if self.pooling == "all":
             mask = torch.ones_like(mask)
-        hidden_sum = (hidden.float() * mask.unsqueeze(-1)).sum(dim=1)
+        hidden_sum = (_at_least_float32(hidden) * mask.unsqueeze(-1)).sum(dim=1)
         return hidden_sum, mask.sum(dim=1)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def build_model(config: Config, centroids: np.ndarray | None = None) -> PromptedSeq2Seq:
