@@ -122,7 +122,12 @@ def validate(manifest: dict[str, Any]) -> None:
         return
     model.model_validate(manifest)
     for name, template in pod_templates(manifest):
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name} | template.get("metadata", {}), "spec": template["spec"]}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name} | template.get("metadata", {}),
+            "spec": template["spec"],
+        }
         kubernetes_validate.validate(pod, KUBERNETES, strict=True)
         _check_volumes(name, template["spec"])
 

@@ -150,10 +150,16 @@ def test_install_steps_work_in_a_clean_environment(tmp_path: Path) -> None:
             copy(source, sources, app / target)
         elif name == "RUN" and "pip install" in argument:
             options = argument.split("pip install", 1)[1].split()
-            dry = [] if "--no-deps" in options else ["--dry-run", "--ignore-installed", "--report", str(tmp_path / "report.json")]
+            dry = (
+                []
+                if "--no-deps" in options
+                else ["--dry-run", "--ignore-installed", "--report", str(tmp_path / "report.json")]
+            )
             subprocess.run([python, "-m", "pip", "install", "--quiet", *dry, *options], cwd=app, check=True)
     check_resolved(json.loads((tmp_path / "report.json").read_text()))
-    found = subprocess.run([python, "-c", "import supmer; print(supmer.__file__)"], cwd=tmp_path, capture_output=True, text=True)
+    found = subprocess.run(
+        [python, "-c", "import supmer; print(supmer.__file__)"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert "site-packages" in found.stdout, found.stderr
     installed = Path(found.stdout.strip()).parent
     assert {p.name for p in installed.iterdir()} >= {p.name for p in (source / "supmer").iterdir()} - {"__pycache__"}
@@ -173,7 +179,9 @@ def check_resolved(report: dict[str, list[dict[str, dict[str, str]]]]) -> None:
     """Every resolved version is the pinned one."""
     pins = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     pins = {re.sub(r"[-_.]+", "-", name).lower(): version.split("+")[0] for name, version in pins.items()}
-    resolved = {re.sub(r"[-_.]+", "-", item["metadata"]["name"]).lower(): item["metadata"]["version"] for item in report["install"]}
+    resolved = {
+        re.sub(r"[-_.]+", "-", item["metadata"]["name"]).lower(): item["metadata"]["version"] for item in report["install"]
+    }
     assert {"torch", "ray", "transformers"} <= resolved.keys()
     assert {name: v for name, v in resolved.items() if name in pins and v.split("+")[0] != pins[name]} == {}
     unpinned = resolved.keys() - pins.keys() - {"supmer"}

@@ -150,7 +150,12 @@ def test_a_mistake_in_the_cluster_is_caught(path: str, value: object) -> None:
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("spec/entryPoint", "python x.py"), ("spec/submissionMode", "Direct"), ("spec/entrypoint", ""), ("metadata/namespace", None)],
+    [
+        ("spec/entryPoint", "python x.py"),
+        ("spec/submissionMode", "Direct"),
+        ("spec/entrypoint", ""),
+        ("metadata/namespace", None),
+    ],
 )
 def test_a_mistake_in_a_job_is_caught(path: str, value: object) -> None:
     with pytest.raises((ValidationError, kubernetes_validate.ValidationError, ValueError)):

@@ -41,7 +41,9 @@ def test_every_definition_runs_the_same_image() -> None:
 def test_values_of_an_account_are_marked(name: str) -> None:
     for line in (FOLDER / f"{name}.yaml").read_text().splitlines():
         if any(mark in line for mark in ("example.com", "-0000000", "KeyName", "supmer-project-id", "IamInstanceProfile")):
-            assert line.lstrip().startswith(("#", "- gpu", "- cpu", "--project", "- subnetwork", "- email")) or "CHANGE" in line, line
+            assert (
+                line.lstrip().startswith(("#", "- gpu", "- cpu", "--project", "- subnetwork", "- email")) or "CHANGE" in line
+            ), line
 
 
 def set_in(config: dict[str, Any], path: str, value: object) -> None:
