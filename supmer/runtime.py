@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 
 import ray
 
+DRIVER_ENVIRONMENT = {
+    # Workers stay in the job's folder, so that relative names of models mean the same there as here.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # A cluster may have to launch machines first.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    # Opt in to what Ray announces as its future default, instead of a warning at each start.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 
-def connect_ray() -> None:
+
+def connect_ray(min_cpus: float = 1) -> None:
     """Join the cluster that this job was submitted to, else start one on this machine, bound to 127.0.0.1.
 
     A bare `ray.init()` would try to join whatever an earlier crash left in the address file; only the explicit address
-    of a submission (`RAY_ADDRESS`) is trusted.
+    of a submission (`RAY_ADDRESS`) is trusted. What workers print goes to Ray's log files only, unless the log level is
+    debug.
+
+    Args:
+        min_cpus: CPUs that the job reserves in all. Where this machine has fewer, they are shared: reservations only
+            count, and a job that reserves more than there is would wait for ever.
     """
+    for name, value in DRIVER_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     if ray.is_initialized():
         return
+    verbose = logging.getLogger().isEnabledFor(logging.DEBUG)
+    level = logging.INFO if verbose else logging.WARNING
     address = os.environ.get("RAY_ADDRESS")
     if address:
-        ray.init(address=address)
-    else:
-        ray.init(address="local", include_dashboard=False)
+        ray.init(address=address, log_to_driver=verbose, logging_level=level)
+        return
+    num_cpus = max(os.cpu_count() or 1, math.ceil(min_cpus))
+    ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=verbose, logging_level=level)

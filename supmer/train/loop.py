@@ -1,0 +1,150 @@
+"""The loop of one worker: episodes, meta-step, metrics, and validation and checkpoint when they are due.
+
+Nothing here knows of Ray or of files: `Session` is all that the loop asks of its surroundings.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from supmer.config import Config, TaskKind
+from supmer.errors import UserError
+from supmer.meta.curriculum import mixup_b
+from supmer.meta.learner import Learner, StepReport
+from supmer.tasks.episode import Episode
+from supmer.train.metrics import MetricsRow
+
+
+class Session(Protocol):
+    """What the loop needs of the process it runs in."""
+
+    def record(self, row: MetricsRow) -> None:
+        """Keep one row of metrics."""
+        ...
+
+    def report(self, metrics: dict[str, float], state: dict[str, Tensor] | None) -> None:
+        """Hand over the newest figures and, on rank 0 where a checkpoint is due, the state; all ranks call it together."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Tell the user what they should know."""
+        ...
+
+    def stop_requested(self) -> bool:
+        """Tell whether the run should end after this step; may differ between ranks."""
+        ...
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """This rank's share: batches of the coming meta-steps, and the validation episodes of each kind."""
+
+    train: Iterable[list[Episode]]
+    validation: dict[TaskKind, list[Episode]]
+
+
+def train(config: Config, learner: Learner, episodes: Episodes, session: Session) -> bool:
+    """Do the meta-steps from `learner.next_step` on; return whether the last one was reached (else: asked to stop).
+
+    Raises:
+        UserError: more than `train.max_skipped_steps` steps in a row were spoiled by non-finite numbers.
+    """
+    figures: dict[str, float] = {}
+    if learner.next_step == 0:
+        figures = validate(config, learner, episodes.validation, session)
+        session.report({"step": 0, **figures}, None)
+    watch = SkipWatch(config.train.max_skipped_steps, session)
+    for batch, waited, started in _timed(episodes.train):
+        report = learner.step(batch)
+        row = MetricsRow(
+            step=learner.next_step,
+            split="train",
+            kind=batch[0].kind,
+            mixup_b=report.mixup_b,
+            step_seconds=time.perf_counter() - started,
+            data_wait_seconds=waited,
+            **asdict(report.means),
+        )
+        session.record(row)
+        watch.see(report, batch)
+        stop = bool(learner.group.all_reduce_max(int(session.stop_requested())))
+        is_last = learner.next_step == config.meta.steps
+        validates = is_last or learner.next_step % config.train.validate_every == 0
+        saves = is_last or stop or learner.next_step % config.train.checkpoint_every == 0
+        if validates:
+            figures = validate(config, learner, episodes.validation, session)
+        if validates or saves:
+            metrics = {"step": row.step, "query_loss": row.query_loss, "support_loss": row.support_loss, **figures}
+            session.report(metrics, learner.state_dict() if saves and learner.group.rank == 0 else None)
+        if stop and not is_last:
+            return False
+    return True
+
+
+def validate(
+    config: Config, learner: Learner, episodes: dict[TaskKind, list[Episode]], session: Session
+) -> dict[str, float]:
+    """Score the validation episodes of each kind, record a row for each, and return the query losses by name."""
+    started = time.perf_counter()
+    means = {kind: learner.evaluate(share) for kind, share in episodes.items()}
+    seconds = (time.perf_counter() - started) / len(means)
+    b = mixup_b(learner.similarity, config.curriculum)
+    for kind, mean in means.items():
+        row = MetricsRow(
+            step=learner.next_step,
+            split="validation",
+            kind=kind,
+            mixup_b=b,
+            step_seconds=seconds,
+            data_wait_seconds=0.0,
+            **asdict(mean),
+        )
+        session.record(row)
+    losses = {f"validation_query_loss_{kind}": mean.query_loss for kind, mean in means.items()}
+    return {"validation_query_loss": sum(losses.values()) / len(losses), **losses}
+
+
+def share_of(num_items: int, rank: int, num_ranks: int) -> list[int]:
+    """Deal items to ranks; together the ranks have each item once, whatever their number."""
+    return list(range(rank, num_items, num_ranks))
+
+
+class SkipWatch:
+    """Warns of each skipped meta-step and ends the run when too many follow each other."""
+
+    def __init__(self, limit: int, session: Session) -> None:
+        self._limit = limit
+        self._session = session
+        self._in_a_row = 0
+
+    def see(self, report: StepReport, batch: Sequence[Episode]) -> None:
+        self._in_a_row = self._in_a_row + 1 if report.skipped else 0
+        if not report.skipped:
+            return
+        what = (
+            f"meta-step {report.step} ({batch[0].kind}) is skipped for non-finite numbers: "
+            f"query loss {report.means.query_loss}, support loss {report.means.support_loss}, gradient norm of the prompt "
+            f"{report.prompt_gradient_norm}, of the regularizer {report.regularizer_gradient_norm}"
+        )
+        self._session.warn(what)
+        if self._in_a_row > self._limit:
+            raise UserError(
+                f"train.max_skipped_steps={self._limit}: {self._in_a_row} meta-steps in a row were skipped; lower "
+                f"meta.prompt_lr or meta.inner_lr, or look at the episodes. The last: {what}"
+            )
+
+
+def _timed(batches: Iterable[list[Episode]]) -> Iterator[tuple[list[Episode], float, float]]:
+    """Yield each batch with the seconds waited for it and the time at which its meta-step began."""
+    iterator = iter(batches)
+    while True:
+        started = time.perf_counter()
+        batch = next(iterator, None)
+        if batch is None:
+            return
+        yield batch, time.perf_counter() - started, started

@@ -1,0 +1,129 @@
+"""The post between the first worker and the driver: figures and notes one way, the wish to stop the other.
+
+`ray.train.report` is a barrier over all ranks and therefore kept for checkpoints and validations; this is not.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from supmer.train.metrics import MetricsRow
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LETTERS = 0.5
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A row of metrics that was recorded."""
+
+    row: MetricsRow
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something the user should read."""
+
+    text: str
+    is_warning: bool = False
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A mistake that only the user can mend; starting the workers again would not help."""
+
+    text: str
+
+
+Event = Progress | Note | Failure
+
+
+class MailboxActor:
+    """Keeps events until the driver collects them."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._stop = False
+
+    def post(self, events: list[Event]) -> bool:
+        """Take events; return whether the run is asked to stop."""
+        self._events += events
+        return self._stop
+
+    def collect(self) -> list[Event]:
+        """Hand out the events since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def request_stop(self) -> None:
+        self._stop = True
+
+
+def open_mailbox() -> Any:
+    """Start the mailbox on the driver's node, whose loss would end the run anyway."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(MailboxActor).remote()
+
+
+class FailureNotes(ray.train.UserCallback):
+    """Tells the driver why workers are started again."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for rank, error in sorted(worker_exceptions.items()):
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            self._mailbox.post.remote([Note(f"worker {rank} failed: {lines[-1].strip()}", is_warning=True)])
+
+
+class Correspondent:
+    """The worker's side: posts in batches and never waits, except in `flush`."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+        self._waiting: list[Event] = []
+        self._sent: Any = None
+        self._sent_at = float("-inf")
+        self.stop_requested = False
+
+    def post(self, event: Event) -> None:
+        self._waiting.append(event)
+        self._exchange()
+
+    def warn(self, text: str) -> None:
+        self.post(Note(text, is_warning=True))
+
+    def flush(self) -> None:
+        """Send all that is left and wait until it has arrived."""
+        self._take_answer(timeout=10)
+        self._send()
+        self._take_answer(timeout=10)
+
+    def _exchange(self) -> None:
+        if self._sent is not None:
+            self._take_answer(timeout=0)
+        if self._sent is None and time.monotonic() - self._sent_at >= SECONDS_BETWEEN_LETTERS:
+            self._send()
+
+    def _send(self) -> None:
+        self._sent, self._sent_at = self._mailbox.post.remote(self._waiting), time.monotonic()
+        self._waiting = []
+
+    def _take_answer(self, timeout: float) -> None:
+        if self._sent is None or not ray.wait([self._sent], timeout=timeout)[0]:
+            return
+        try:
+            self.stop_requested |= ray.get(self._sent)
+        except RayError as error:
+            logger.warning("the driver cannot be reached: %s", error)
+        self._sent = None

@@ -1,0 +1,181 @@
+"""The main job as its driver sees it: prepare what is missing, start the workers, show progress, tell how it ended."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from supmer import storage
+from supmer.backbone.load import backbone_identity
+from supmer.config import Config
+from supmer.corpus.manifest import read_manifest
+from supmer.corpus.prepare import prepare
+from supmer.errors import UserError
+from supmer.pretrain import resolve_backbone
+from supmer.runtime import connect_ray
+from supmer.train import checkpoint
+from supmer.train.mailbox import Event, Failure, FailureNotes, Note, Progress, open_mailbox
+from supmer.train.progress import ProgressLines
+from supmer.train.report import write_report
+from supmer.train.run_dir import RunDirectory, claim, config_hash
+from supmer.train.stop import StopSignals
+from supmer.train.trackers import Trackers
+from supmer.train.worker import Job, train_worker
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_COLLECTIONS = 0.25
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended; `exit_code` is 0, or 130 where Ctrl-C stopped it after saving."""
+
+    directory: RunDirectory
+    is_complete: bool
+    exit_code: int
+
+
+def run(config: Config) -> RunResult:
+    """Do the main job, or the rest of it where an earlier call was interrupted.
+
+    Raises:
+        UserError: a setting, the corpus or the backbone cannot be used, or the run's name belongs to other settings.
+        ray.train.TrainingFailedError: the workers failed more often than `train.max_failures`.
+    """
+    config, directory = claim(config)
+    if _is_complete(config, directory):
+        logger.info("run %s is already complete: %s", config.run.name, directory.uri)
+        return RunResult(directory, True, 0)
+    connect_ray(_reserved_cpus(config))
+    resolved = resolve_backbone(config)
+    store_uri = _absolute(prepare(resolved))
+    checkpoint.prune(directory.checkpoints, config.train.keep_checkpoints)
+    checkpoint.forget_ray_snapshot(directory.checkpoints)
+    job = Job(resolved, directory, store_uri, _origin(config, resolved, store_uri), open_mailbox())
+    with StopSignals() as signals, Trackers(config, directory) as trackers:
+        is_complete = _follow(_Fit(job), job, signals, trackers)
+    checkpoint.prune(directory.checkpoints, config.train.keep_checkpoints)
+    write_report(directory)
+    _tell_end(config, directory, is_complete)
+    return RunResult(directory, is_complete, 0 if is_complete else signals.exit_code)
+
+
+class _Fit(threading.Thread):
+    """`TorchTrainer.fit` in a thread of its own, which leaves signals to the main thread.
+
+    A daemon: when the driver gives up, it must not wait for workers that hang.
+    """
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(daemon=True, name="fit")
+        self._trainer = _build_trainer(job)
+        self._result: ray.train.Result | None = None
+        self._error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._result = self._trainer.fit()
+        except Exception as error:  # handed to the main thread, which raises it
+            self._error = error
+
+    def is_complete(self) -> bool:
+        """Return what the first worker returned, or raise what ended the run."""
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return bool(self._result.return_value)
+
+
+def _build_trainer(job: Job) -> TorchTrainer:
+    train = job.config.train
+    has_gpu = train.gpus_per_worker > 0
+    resources = {"CPU": train.cpus_per_worker} | ({"GPU": train.gpus_per_worker} if has_gpu else {})
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if has_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(num_workers=train.workers, use_gpu=has_gpu, resources_per_worker=resources),
+        run_config=ray.train.RunConfig(
+            storage_path=job.directory.uri,
+            name="checkpoints",
+            failure_config=ray.train.FailureConfig(max_failures=train.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep_checkpoints),
+            callbacks=[FailureNotes(job.mailbox)],
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+        ),
+    )
+
+
+def _follow(fit: _Fit, job: Job, signals: StopSignals, trackers: Trackers) -> bool:
+    """Show what the workers post until they end; return whether the last meta-step was reached."""
+    lines = ProgressLines(job.config.meta.steps, job.config.log.every)
+    asked = False
+    while fit.is_alive():
+        fit.join(SECONDS_BETWEEN_COLLECTIONS)
+        _show(ray.get(job.mailbox.collect.remote()), lines, trackers)
+        if signals.received and not asked:
+            logger.info("stopping after this meta-step; once more to stop at once")
+            asked = ray.get(job.mailbox.request_stop.remote()) is None
+    _show(ray.get(job.mailbox.collect.remote()), lines, trackers)
+    lines.flush()
+    return fit.is_complete()
+
+
+def _show(events: list[Event], lines: ProgressLines, trackers: Trackers) -> None:
+    for event in events:
+        match event:
+            case Progress(row):
+                lines.show(row)
+                trackers.log(row)
+            case Note(text, is_warning):
+                logger.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
+            case Failure(text):
+                raise UserError(text)
+
+
+def _origin(config: Config, resolved: Config, store_uri: str) -> checkpoint.Origin:
+    """Say what this run's checkpoints belong to; of a local backbone the content counts, not where it lies."""
+    identity: dict[str, Any] = backbone_identity(resolved.backbone)
+    if identity["content"]:
+        identity["name"] = None
+    return checkpoint.Origin(
+        config_hash=config_hash(config), backbone=identity, store_fingerprint=read_manifest(store_uri).fingerprint
+    )
+
+
+def _is_complete(config: Config, directory: RunDirectory) -> bool:
+    name = checkpoint.find_newest(directory.checkpoints)
+    if name is None or not storage.exists(directory.prompt):
+        return False
+    return checkpoint.read_manifest(storage.join(directory.checkpoints, name)).step == config.meta.steps
+
+
+def _reserved_cpus(config: Config) -> float:
+    """Return the CPUs that workers and episode builders reserve together."""
+    train = config.train
+    return train.workers * (train.cpus_per_worker + train.episode_builders * train.cpus_per_builder)
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else storage.resolve(uri)[1]
+
+
+def _tell_end(config: Config, directory: RunDirectory, is_complete: bool) -> None:
+    command = shlex.join(["python", *sys.argv])
+    if not is_complete:
+        logger.info("stopped and saved; the same command continues: %s", command)
+        return
+    for what, uri in (("prompt", directory.prompt), ("regularizer", directory.regularizer), ("report", directory.report)):
+        if storage.exists(uri):
+            logger.info("%s: %s", what, uri)
+    logger.info("next, tune it on labelled tasks: %s", command.replace("metatrain.py", "prompt_tune.py"))

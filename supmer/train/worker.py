@@ -1,0 +1,120 @@
+"""What one Ray Train worker does: load the model, continue from the newest checkpoint, run the loop, leave the results."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import ray.train
+import ray.train.collective
+import ray.train.torch
+import torch
+
+from supmer import storage
+from supmer.backbone.load import load_tokenizer
+from supmer.config import Config
+from supmer.corpus.store import TaskStore
+from supmer.errors import UserError
+from supmer.meta.group import Group, LocalGroup, TorchGroup
+from supmer.meta.learner import Learner
+from supmer.model.prompted import build_model, initial_prompt
+from supmer.tasks.sampler import EpisodeSampler
+from supmer.tasks.vocabulary import TaskVocabulary
+from supmer.train import checkpoint
+from supmer.train.loop import Episodes, share_of, train
+from supmer.train.mailbox import Correspondent, Failure, Note
+from supmer.train.run_dir import RunDirectory
+from supmer.train.session import RaySession
+from supmer.train.stream import episode_stream
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the driver tells each worker."""
+
+    config: Config
+    directory: RunDirectory
+    store_uri: str
+    origin: checkpoint.Origin
+    mailbox: Any
+
+
+def train_worker(arguments: dict[str, Job]) -> bool:
+    """Run one rank's part of the job; return whether the last meta-step was reached.
+
+    A mistake of the user ends the run instead of being retried: it is posted to the driver, which stops everything.
+    """
+    job = arguments["job"]
+    post = Correspondent(job.mailbox)
+    try:
+        return _train(job, post)
+    except UserError as error:
+        post.post(Failure(str(error)))
+        return False
+    finally:
+        post.flush()
+
+
+def _train(job: Job, post: Correspondent) -> bool:
+    config = job.config
+    context = ray.train.get_context()
+    _set_threads(config, context.get_local_world_size())
+    device = ray.train.torch.get_device()
+    group: Group = TorchGroup(device) if context.get_world_size() > 1 else LocalGroup()
+    store = TaskStore.open(job.store_uri)
+    model = build_model(config, store.centroids).to(device)
+    learner = Learner(config, model, initial_prompt(config.prompt, model, config.run.seed), group)
+    _restore(learner, job.directory, job.origin, post)
+    session = RaySession(job.directory, job.origin, group.rank, learner.next_step, post)
+    steps_left = config.meta.steps - learner.next_step
+    slots = share_of(config.meta.tasks_per_step, group.rank, group.size)
+    with episode_stream(job.store_uri, config, learner.next_step, slots, steps_left) as stream:
+        is_complete = train(config, learner, Episodes(stream, _validation_episodes(config, store, group)), session)
+    if is_complete and group.rank == 0:
+        _write_results(learner, job.directory)
+    session.close()
+    return is_complete
+
+
+def _set_threads(config: Config, workers_on_node: int) -> None:
+    """Share the node's cores among its workers; Ray itself would leave each worker one thread."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(config.train.threads_per_worker or max(1, cores // workers_on_node))
+
+
+def _restore(learner: Learner, directory: RunDirectory, origin: checkpoint.Origin, post: Correspondent) -> None:
+    """Load the newest whole checkpoint, which rank 0 chooses for all.
+
+    Raises:
+        UserError: it belongs to other settings, another backbone or another store, or to a newer format.
+    """
+    is_first = learner.group.rank == 0
+    name = ray.train.collective.broadcast_from_rank_zero(
+        checkpoint.find_newest(directory.checkpoints, post.warn) if is_first else None
+    )
+    if name is None:
+        return
+    found = checkpoint.read(storage.join(directory.checkpoints, name))
+    for (what, made_with), (_, now) in zip(found.manifest.origin, origin, strict=True):
+        if made_with != now:
+            raise UserError(
+                f"{directory.checkpoints}/{name}: was made with another {what.replace('_', ' ')}; give a new run.name"
+            )
+    learner.load_state_dict(found.state)
+    if is_first:
+        post.post(Note(f"continuing after step {learner.next_step} from {name}"))
+
+
+def _validation_episodes(config: Config, store: TaskStore, group: Group) -> dict[Any, Any]:
+    sampler = EpisodeSampler(store, TaskVocabulary.from_tokenizer(load_tokenizer(config.backbone)), config)
+    indices = share_of(config.train.validation_episodes, group.rank, group.size)
+    return {kind: [sampler.validation_episode(kind, index) for index in indices] for kind in config.tasks.kinds}
+
+
+def _write_results(learner: Learner, directory: RunDirectory) -> None:
+    """Write `prompt.safetensors` and, unless it is switched off, `regularizer.safetensors`."""
+    prompt = {"prompt": learner.prompt.detach().float()}
+    storage.write_bytes(directory.prompt, checkpoint.serialize(prompt))
+    if learner.regularizer is not None:
+        storage.write_bytes(directory.regularizer, checkpoint.serialize(learner.regularizer.state_dict()))
