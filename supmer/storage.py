@@ -18,6 +18,12 @@ def resolve(uri: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
     return filesystem, path
 
 
+def absolute(uri: str | os.PathLike[str]) -> str:
+    """Return a local path made absolute, so that workers in other folders find it too; URIs are returned as they are."""
+    text = os.fspath(uri)
+    return text if "://" in text else resolve(text)[1]
+
+
 def join(uri: str | os.PathLike[str], *parts: str) -> str:
     """Append path components to a path or URI (before the options that an URI may end in, ``?endpoint_override=...``)."""
     base, question, options = os.fspath(uri).partition("?") if "://" in os.fspath(uri) else (os.fspath(uri), "", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -37,7 +38,7 @@ def read_parts(config: Config) -> Dataset:
     """Return the corpus as a lazy dataset with one row per part.
 
     Columns: `part` (id; the cut into parts depends on the corpus and its settings only), `documents` and `texts` (lists of
-    the same length) and `skipped` (JSON, counts by reason since the file's previous part).
+    the same length), `skipped` (JSON, counts by reason since the file's previous part) and `seconds` (spent reading).
 
     Raises:
         UserError: there are no files, or a Parquet file has no text column.
@@ -91,15 +92,17 @@ def _read_group(row: dict[str, Any], config: CorpusConfig) -> Iterator[dict[str,
     skipped: Counter[str] = Counter()
     part: list[Record] = []
     size = number = 0
+    start = time.perf_counter()
     documents = _records(json.loads(row["contents"]), config, skipped)
     for document in itertools.islice(documents, config.max_documents):
         part.append(document)
         size += len(document[1])
         if size >= PART_CHARACTERS:
-            yield _part(row["group"], number, part, skipped)
+            yield _part(row["group"], number, part, skipped, time.perf_counter() - start)
             part, size, number = [], 0, number + 1
             skipped.clear()
-    yield _part(row["group"], number, part, skipped)
+            start = time.perf_counter()
+    yield _part(row["group"], number, part, skipped, time.perf_counter() - start)
 
 
 def _records(contents: dict[str, Any], config: CorpusConfig, skipped: Counter[str]) -> Iterator[Record]:
@@ -113,12 +116,13 @@ def _records(contents: dict[str, Any], config: CorpusConfig, skipped: Counter[st
         yield from read_records(CorpusFile(**file), config, skipped)
 
 
-def _part(group: int, number: int, documents: list[Record], skipped: Counter[str]) -> dict[str, Any]:
+def _part(group: int, number: int, documents: list[Record], skipped: Counter[str], seconds: float) -> dict[str, Any]:
     return {
         "part": f"{group:06d}-{number:06d}",
         "documents": [document for document, _ in documents],
         "texts": [text for _, text in documents],
         "skipped": json.dumps(skipped),
+        "seconds": seconds,
     }
 
 

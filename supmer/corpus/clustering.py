@@ -1,0 +1,107 @@
+"""K-means over embeddings, and the merging of clusters that are too small for an episode (section 1)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
+
+from supmer.config import ClustersConfig, TasksConfig
+from supmer.corpus.embedding import Embeddings
+
+ASSIGNMENT_ROWS = 4096
+"""Rows whose distances to all centroids are held at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Centroids [K, d] and the sum of squared distances of the sample to them."""
+
+    centroids: Embeddings
+    inertia: float
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """Clusters after merging: centroids [K', d], and for each of them the K-means clusters it consists of."""
+
+    centroids: Embeddings
+    members: list[list[int]]
+
+
+def min_cluster_size(tasks: TasksConfig) -> int:
+    """Return the number of units a cluster needs in a split to host an episode there.
+
+    A row shows at most two units of the episode's own cluster (`scsp`, `scss`: the anchor and its partner; the next-sentence
+    kinds: the anchor, with one spare in case its neighbours collide with another row's), and support and query share none.
+    """
+    return 2 * (tasks.num_support + tasks.num_query)
+
+
+def min_num_clusters(tasks: TasksConfig) -> int:
+    """Return how many clusters must host episodes: the augmentation comes from another one, `scc` needs one per class."""
+    return max(2, tasks.num_options if {"scc", "scss"} & set(tasks.kinds) else 2)
+
+
+def sample_counts(num_units: list[int], sample_size: int, seed: int) -> list[int]:
+    """Share a uniform sample without replacement out among parts: how many units of each part belong to it."""
+    total = sum(num_units)
+    if total <= sample_size:
+        return num_units
+    shares = np.random.default_rng([seed, 0]).multivariate_hypergeometric(num_units, sample_size, method="marginals")
+    return [int(share) for share in shares]
+
+
+def fit_kmeans(sample: Embeddings, config: ClustersConfig, seed: int, restart: int) -> Fit:
+    """Fit K-means once.
+
+    One thread: the summation order, and with it the result, must not depend on the machine; restarts run side by side.
+    """
+    with warnings.catch_warnings(), threadpool_limits(1):
+        # Fewer distinct points than clusters leave some clusters empty; these are merged away and counted.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = KMeans(
+            config.num_clusters,
+            init="k-means++",
+            n_init=1,
+            max_iter=config.max_iterations,
+            random_state=np.random.RandomState([seed, restart]),
+        ).fit(sample)
+    return Fit(model.cluster_centers_.astype(np.float32), float(model.inertia_))
+
+
+def assign(embeddings: Embeddings, centroids: Embeddings) -> npt.NDArray[np.int32]:
+    """Return the nearest centroid (Euclidean) of each row."""
+    offsets = 0.5 * np.square(centroids, dtype=np.float64).sum(axis=1).astype(np.float32)
+    labels = np.empty(len(embeddings), dtype=np.int32)
+    for start in range(0, len(embeddings), ASSIGNMENT_ROWS):
+        rows = slice(start, start + ASSIGNMENT_ROWS)
+        labels[rows] = np.argmax(embeddings[rows] @ centroids.T - offsets, axis=1)
+    return labels
+
+
+def merge_small(centroids: Embeddings, sizes: npt.NDArray[np.int64], smallest: int) -> Merged:
+    """Merge clusters of fewer than `smallest` units into their nearest neighbour, the smallest first.
+
+    `sizes` [K] counts units. The centroid of a merged cluster is the mean of its parts', weighted by their sizes.
+    """
+    members = [[cluster] for cluster in range(len(sizes))]
+    centers = [row.astype(np.float64) for row in centroids]
+    weights = [int(size) for size in sizes]
+    while len(weights) > 1 and min(weights) < smallest:
+        lost = weights.index(min(weights))
+        distances = [math.inf if i == lost else float(np.square(c - centers[lost]).sum()) for i, c in enumerate(centers)]
+        kept = distances.index(min(distances))
+        total = weights[lost] + weights[kept]
+        if total:
+            centers[kept] = (weights[lost] * centers[lost] + weights[kept] * centers[kept]) / total
+        weights[kept] = total
+        members[kept] = sorted(members[kept] + members[lost])
+        del centers[lost], weights[lost], members[lost]
+    return Merged(np.stack(centers).astype(np.float32), members)

@@ -1,0 +1,72 @@
+"""What a store is made from: two preparations with equal fingerprints give equal stores."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import metadata
+from typing import Any
+
+from supmer.backbone.load import backbone_identity
+from supmer.config import Config
+from supmer.corpus.clustering import min_cluster_size, min_num_clusters
+from supmer.corpus.manifest import SCHEMA_VERSION
+from supmer.corpus.reading import corpus_files
+
+WITHOUT_EFFECT = {"store_dir", "embedders", "paths"}
+"""Settings of the corpus section that do not change the store (of the paths, the files they lead to count)."""
+
+
+def describe_inputs(config: Config) -> dict[str, Any]:
+    """Return everything that decides the content of a store, as JSON values.
+
+    Files are known by path, size and time of modification, documented packages by their versions.
+
+    Raises:
+        UserError: there are no files, or a Parquet file has no text column.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "sources": _describe_packages(config) if config.corpus.format == "package_docs" else _describe_files(config),
+        "corpus": config.corpus.model_dump(mode="json", exclude=WITHOUT_EFFECT),
+        "clusters": config.clusters.model_dump(mode="json"),
+        "min_cluster_size": min_cluster_size(config.tasks),
+        "min_num_clusters": min_num_clusters(config.tasks),
+        "backbone": backbone_identity(config.backbone) | {"dtype": config.backbone.dtype},
+        "sentencex": metadata.version("sentencex"),
+    }
+
+
+def fingerprint(inputs: dict[str, Any]) -> str:
+    """Return the SHA-256 of the description, in hexadecimal."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def _describe_files(config: Config) -> dict[str, Any]:
+    found = corpus_files(config.corpus)
+    digest = hashlib.sha256()
+    for file in found.files:
+        digest.update(json.dumps([file.path, file.size, file.mtime_ns, file.format]).encode())
+    return {
+        "num_files": len(found.files),
+        "num_ignored_files": found.num_ignored,
+        "bytes": sum(file.size for file in found.files),
+        "digest": digest.hexdigest(),
+    }
+
+
+def _describe_packages(config: Config) -> dict[str, Any]:
+    distributions = metadata.packages_distributions()
+    versions = {}
+    for package in config.corpus.packages:
+        names = distributions.get(package, [package])
+        versions[package] = [metadata.version(name) for name in names if _installed(name)]
+    return versions
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

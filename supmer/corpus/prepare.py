@@ -1,0 +1,164 @@
+"""From raw text to a task store (section 1): read, cut, embed, cluster, write."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from supmer import storage
+from supmer.backbone.load import load_model_config, load_tokenizer
+from supmer.config import Config
+from supmer.corpus.clustering import Fit, Merged, merge_small, min_cluster_size, min_num_clusters
+from supmer.corpus.cutting import KEY_RANGE
+from supmer.corpus.fingerprint import describe_inputs, fingerprint
+from supmer.corpus.manifest import MANIFEST, SCHEMA_VERSION, SPLITS, Manifest, StoredFile, write_manifest
+from supmer.corpus.records import SKIP_REASONS
+from supmer.corpus.stages import Part, embed_parts, fit_clusters, sort_runs
+from supmer.corpus.workspace import Workspace
+from supmer.corpus.writing import plan_buckets, write_buckets, write_centroids
+from supmer.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+FEW_DOCUMENTS = 50
+"""Below this expected number of documents in a split, the split is drawn exactly instead of document by document."""
+
+
+def prepare(config: Config) -> str:
+    """Return the path of the task store for this configuration, preparing it if there is no complete one.
+
+    Needs Ray. An interrupted preparation goes on where it stopped; a store counts as complete when its manifest is there.
+
+    Raises:
+        UserError: the corpus or the backbone cannot be used, or the corpus is too small for the settings.
+    """
+    inputs = describe_inputs(config)
+    identity = fingerprint(inputs)
+    store_uri = storage.join(storage.absolute(config.corpus.store_dir), identity[:16])
+    if storage.exists(storage.join(store_uri, MANIFEST)):
+        logger.info("store %s re-used", store_uri)
+        return store_uri
+    load_tokenizer(config.backbone)  # a mistake in the settings must not first show up in a worker
+    load_model_config(config.backbone)
+    logger.info("preparing store %s", store_uri)
+    with _timed("read, cut and embedded"):
+        parts = embed_parts(config, store_uri)
+    counts = sum((part.counts for part in parts), Counter[str]())
+    _report(parts, counts)
+    _check_size(config, counts)
+    with _timed("clustered a sample"):
+        fit = fit_clusters(parts, config.clusters, config.corpus.seed, store_uri)
+    with _timed("assigned all units"):
+        first_train_key = _split_key(config, parts, counts["documents"], store_uri)
+        runs = sort_runs(parts, fit, store_uri, first_train_key)
+    sizes = sum(runs, Counter[tuple[int, int]]())
+    merged = _merge(config, fit, sizes)
+    with _timed("wrote the store"):
+        files, texts = write_buckets(plan_buckets(sizes, merged), len(runs), store_uri)
+        write_centroids(store_uri, merged)
+    counts["clusters_merged_away"] = config.clusters.num_clusters - len(merged.members)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        fingerprint=identity,
+        inputs=inputs,
+        counts=dict(sorted(counts.items())),
+        d_model=merged.centroids.shape[1],
+        min_cluster_size=min_cluster_size(config.tasks),
+        inertia=fit.inertia,
+        merged_from=merged.members,
+        samples=_samples(files, texts, len(merged.members)),
+        files=files,
+    )
+    _check_hosts(config, manifest)
+    write_manifest(store_uri, manifest)
+    Workspace(store_uri).delete()
+    return store_uri
+
+
+@contextmanager
+def _timed(what: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    logger.info("%s in %.1f s", what, time.perf_counter() - start)
+
+
+def _report(parts: Sequence[Part], counts: Counter[str]) -> None:
+    seconds = sum((Counter(part.seconds) for part in parts), Counter[str]())
+    logger.info(
+        "%d documents, %d units (process seconds: %s)",
+        counts["documents"],
+        counts["units"],
+        ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items()),
+    )
+    for reason, meaning in SKIP_REASONS.items():
+        if counts[reason]:
+            logger.warning("skipped %d %s (%s)", counts[reason], meaning, reason)
+    left_out = ", ".join(f"{counts[name]} {name}" for name in sorted(counts) if name not in SKIP_REASONS)
+    logger.info("counts: %s", left_out)
+
+
+def _check_size(config: Config, counts: Counter[str]) -> None:
+    corpus, num_clusters = config.corpus, config.clusters.num_clusters
+    source = ", ".join(corpus.paths or corpus.packages)
+    skipped = ", ".join(f"{counts[reason]} {meaning}" for reason, meaning in SKIP_REASONS.items() if counts[reason])
+    if not counts["documents_read"]:
+        raise UserError(f"corpus.paths={source}: has no usable document" + (f" (skipped {skipped})" if skipped else ""))
+    if not counts["documents"]:
+        raise UserError(
+            f"corpus.min_document_units={corpus.min_document_units}: none of the {counts['documents_read']} documents has "
+            f"so many units of at least corpus.min_unit_tokens={corpus.min_unit_tokens} tokens"
+        )
+    if counts["units"] < num_clusters:
+        raise UserError(
+            f"clusters.num_clusters={num_clusters}: must be at most the number of units in the corpus, {counts['units']}"
+        )
+    if counts["documents"] < len(SPLITS):
+        raise UserError(f"corpus.paths={source}: needs at least 2 documents, one for training and one for validation, has 1")
+
+
+def _split_key(config: Config, parts: Sequence[Part], num_documents: int, store_uri: str) -> int:
+    """Return the document key below which documents belong to validation; each split gets at least one document."""
+    fraction = config.corpus.validation_fraction
+    if num_documents * min(fraction, 1 - fraction) >= FEW_DOCUMENTS:
+        return int(fraction * KEY_RANGE)
+    workspace = Workspace(store_uri)
+    keys = np.unique(np.concatenate([workspace.read_units(part.name, ["document_key"])["document_key"] for part in parts]))
+    if len(keys) < len(SPLITS):
+        raise UserError(f"corpus.id_column={config.corpus.id_column}: must identify at least 2 documents, all have the same")
+    return int(keys[min(max(round(len(keys) * fraction), 1), len(keys) - 1)])
+
+
+def _merge(config: Config, fit: Fit, sizes: Counter[tuple[int, int]]) -> Merged:
+    """Merge clusters that cannot host an episode in the train split."""
+    train = np.array([sizes[SPLITS.index("train"), cluster] for cluster in range(len(fit.centroids))])
+    merged = merge_small(fit.centroids, train, min_cluster_size(config.tasks))
+    lost = len(fit.centroids) - len(merged.members)
+    if lost:
+        logger.info("%d of %d clusters were too small and are merged into their neighbours", lost, len(fit.centroids))
+    return merged
+
+
+def _check_hosts(config: Config, manifest: Manifest) -> None:
+    """Refuse a store in which one of the splits cannot supply an episode and its augmentation."""
+    needed, smallest = min_num_clusters(config.tasks), manifest.min_cluster_size
+    for split in SPLITS:
+        hosts = sum(manifest.size(split, cluster) >= smallest for cluster in range(manifest.num_clusters))
+        if hosts < needed:
+            raise UserError(
+                f"clusters.num_clusters={config.clusters.num_clusters}: leaves {hosts} clusters with at least {smallest} "
+                f"units in the {split} split, needs {needed}; take fewer clusters, more text, smaller tasks.num_support and "
+                f"tasks.num_query, or another corpus.validation_fraction"
+            )
+
+
+def _samples(files: Sequence[StoredFile], texts: Sequence[list[str]], num_clusters: int) -> list[list[str]]:
+    samples: list[list[str]] = [[] for _ in range(num_clusters)]
+    for file, found in zip(files, texts, strict=True):
+        if file.split == "train" and not samples[file.cluster]:
+            samples[file.cluster] = found
+    return samples
