@@ -155,6 +155,10 @@ class MetaConfig(Section):
     algorithm: Literal["supmer", "multitask"] = Field("supmer", description="`multitask`: no meta-learning, as PPT")
     steps: int = Field(100_000, ge=1, description="meta-steps")
     tasks_per_step: int = Field(4, ge=1, description="episodes in a meta-batch, all of one kind")
+    order: Literal["first", "second"] = Field("first", description="`second`: differentiate through the inner loop")
+    hvp: Literal["finite_difference", "autograd"] = Field(
+        "finite_difference", description="Hessian-vector products of order=second; autograd needs attention=eager"
+    )
     inner_steps: int = Field(1, ge=1, description="gradient steps on the support set")
     inner_lr: float | None = Field(None, gt=0, description="default: the current outer rate of the prompt")
     prompt_lr: float = Field(0.1, gt=0, description="outer Adam rate of the prompt, linear decay to 0")
@@ -179,6 +183,11 @@ class TrainConfig(Section):
     cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved for a worker")
     threads_per_worker: int | None = Field(None, ge=1, description="torch threads; default: CPUs / workers on the node")
     gpus_per_worker: float = Field(0, ge=0, le=1, description="GPUs reserved for a worker")
+    sharding: Literal["none", "full", "hybrid"] = Field(
+        "none", description="`full`: weights split over all workers; `hybrid`: over `shard_size`, replicated across"
+    )
+    shard_size: int = Field(1, ge=1, description="workers that share one copy with sharding=hybrid (those of a node)")
+    reshard_after_forward: bool = Field(True, description="free gathered weights between forward and backward")
     max_tokens_per_microbatch: int = Field(8192, ge=64, description="padded encoder positions per forward pass")
     episode_builders: int = Field(1, ge=1, description="CPU actors per worker that build episodes")
     cpus_per_builder: float = Field(0.25, gt=0, description="CPUs reserved for an episode builder")
@@ -203,9 +212,16 @@ class FewshotConfig(Section):
     batch_size: int = Field(16, ge=1, description="rows a step")
     learning_rate: float = Field(0.1, gt=0, description="Adam rate of the prompt")
     eval_every: int = Field(10, ge=1, description="steps between evaluations on dev")
-    max_test_rows: int | None = Field(None, ge=1, description="evaluate on the first so many test rows; default all")
+    max_test_rows: int | None = Field(None, ge=1, description="test rows scored, drawn by a fixed seed; default all")
     norm: Literal["row_l2", "matrix_l2", "row_l1", "matrix_l1"] = Field("matrix_l2", description="norm psi keeps downstream")
+    fine_tuning_rate: float = Field(1e-4, gt=0, description="Adam rate of full fine-tuning")
+    patterns: Literal["first", "all"] = Field("first", description="tune under a task's first pattern, or each of them")
+    transfer: bool = Field(False, description="also score each tuned prompt on the other tasks of its format")
+    from_run: str | None = Field(None, description="run directory of the prompt and regularizer; default: this run's")
+    ppt_run: str | None = Field(None, description="run directory (meta.algorithm=multitask) of the prompt that ppt starts from")
     concurrency: int = Field(1, ge=1, description="cells (task x method x seed) run at once")
+    cpus_per_cell: float = Field(1, gt=0, description="CPUs reserved for each, and torch threads it uses")
+    gpus_per_cell: float = Field(0, ge=0, le=1, description="GPUs reserved for each (fractions share one)")
 
 
 class LogConfig(Section):

@@ -31,6 +31,8 @@ def tiny_backbone(*, tied: bool = True, dropout: float = 0.0, seed: int = 0) -> 
             feed_forward_proj="gated-gelu",
             dropout_rate=dropout,
             decoder_start_token_id=0,
+            # Eager attention, unlike the fused one, can be differentiated twice.
+            attn_implementation="eager",
         )
         model = T5ForConditionalGeneration(config)
         if not tied:

@@ -38,9 +38,10 @@ class Oracle:
         logits = self.backbone(encoder_outputs=encoded, attention_mask=mask[None], decoder_input_ids=decoder_input).logits
         return torch.log_softmax(logits[0], dim=-1)
 
-    def support(self, prompt: Tensor, episode: Episode) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, its gradient and the pooled state of a support set (section 3)."""
-        prompt = prompt.detach().requires_grad_()
+    def support(self, prompt: Tensor, episode: Episode, *, exact: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, its gradient (`exact`: with a graph) and the pooled state of a support set (section 3)."""
+        if not exact:
+            prompt = prompt.detach().requires_grad_()
         losses, states = [], []
         for row in episode.support:
             hidden, mask = self.encode(prompt, row, len(row.input_ids))
@@ -48,7 +49,7 @@ class Oracle:
             losses.append(-sum(log_probs[i, token] for i, token in enumerate(row.target_ids.tolist())))
             states.append(hidden.detach())
         loss = torch.stack(losses).mean()
-        return loss.detach(), torch.autograd.grad(loss, prompt)[0], torch.cat(states).mean(dim=0)
+        return loss.detach(), torch.autograd.grad(loss, prompt, create_graph=exact)[0], torch.cat(states).mean(dim=0)
 
     def query(self, prompt: Tensor, episode: Episode, lam: float) -> Tensor:
         """Outer loss of a query set under an adapted prompt (section 5)."""
@@ -92,8 +93,9 @@ def meta_objective(
     *,
     inner_steps: int = 1,
     num_layers: int = 2,
+    exact: bool = False,
 ) -> dict[str, Tensor | dict[str, Tensor] | list[Tensor]]:
-    """First-order meta-gradients by plain autograd through g~, with g constant and dP'/dP the identity."""
+    """Meta-gradients by plain autograd; unless `exact`, g is constant, so that dP'/dP is the identity."""
     prompt = prompt.detach().requires_grad_()
     phi = {name: tensor.detach().requires_grad_() for name, tensor in phi.items()}
     total = torch.zeros((), dtype=prompt.dtype)
@@ -101,16 +103,16 @@ def meta_objective(
     for episode, lam in zip(episodes, lams, strict=True):
         adapted, gate, first = prompt, torch.zeros(()), None
         for _ in range(inner_steps):
-            loss, g, h = oracle.support(adapted, episode)
+            loss, g, h = oracle.support(adapted, episode, exact=exact)
             bent, z = regularize(phi, g, h, num_layers)
             adapted = adapted - inner_lr * bent
             if first is None:
                 first, gate = bent, z
-                found["support"].append(g)
+                found["support"].append(g.detach())
                 found["support_losses"].append(loss)
         assert first is not None
         query_loss = oracle.query(adapted, episode, lam)
-        outer = torch.autograd.grad(query_loss, prompt, retain_graph=True)[0]
+        outer = torch.autograd.grad(query_loss, adapted, retain_graph=True)[0]
         cosines = torch.nn.functional.cosine_similarity(outer, first.detach(), dim=1)
         own, other = (oracle.centroids[list(c)].mean(dim=0) for c in (episode.clusters, episode.augmentation_clusters))
         cosine_distance = 1 - torch.nn.functional.cosine_similarity(own, other, dim=0)

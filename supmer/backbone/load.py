@@ -48,6 +48,11 @@ def load_backbone(config: BackboneConfig) -> PreTrainedModel:
             model = AutoModelForSeq2SeqLM.from_config(model_config, dtype=dtype, attn_implementation=config.attention)
     else:
         model = _load_pretrained(config, model_config, dtype)
+    return finish_backbone(model, config)
+
+
+def finish_backbone(model: PreTrainedModel, config: BackboneConfig) -> PreTrainedModel:
+    """Freeze a backbone and set what the settings ask of it."""
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.config.use_cache = False

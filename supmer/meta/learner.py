@@ -145,9 +145,8 @@ class Learner:
             mixing_weights,
             inner_lr,
             self.plan,
-            inner_steps=self.config.meta.inner_steps,
+            settings=self.config.meta,
             num_tasks=num_tasks,
-            gate_consistency=self.config.meta.gate_consistency,
         )
 
     def _mixing_weights(self, episodes: Sequence[Episode], b: float) -> Tensor | None:

@@ -11,15 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from supmer.meta.passes import (
-    PassPlan,
-    PassResult,
-    plan_mixed_rows,
-    plan_rows,
-    query_loss,
-    run_pass,
-    support_loss,
-)
+from supmer.config import MetaConfig
+from supmer.meta.inner_loop import InnerLoop
+from supmer.meta.passes import PassPlan, PassResult, plan_mixed_rows, plan_rows, query_loss, run_pass, support_loss
 from supmer.model.prompted import PromptedSeq2Seq
 from supmer.model.regularizer import GradientRegularizer
 from supmer.tasks.episode import Episode
@@ -34,7 +28,7 @@ class MetaGradients:
         regularizer: gradients of phi by parameter name; empty without a regularizer.
         query_losses, support_losses, gates, similarities: [T]; similarities are ``(1 + mean cos) / 2`` of section 5.
         support_gradients, regularized_gradients: [T, L, d] of the first inner step (g and g~).
-        tokens: encoder tokens of text that were passed, over all passes.
+        tokens: encoder tokens of text that were passed, over support and query passes.
     """
 
     prompt: Tensor
@@ -48,15 +42,6 @@ class MetaGradients:
     tokens: int
 
 
-@dataclass(frozen=True)
-class InnerStep:
-    """One inner step of all tasks: raw gradient, its regularized form (with graph in phi) and the gate [T]."""
-
-    support: PassResult
-    regularized: Tensor
-    gates: Tensor
-
-
 def meta_gradients(
     model: PromptedSeq2Seq,
     regularizer: GradientRegularizer | None,
@@ -66,11 +51,10 @@ def meta_gradients(
     inner_lr: float,
     plan: PassPlan,
     *,
-    inner_steps: int = 1,
+    settings: MetaConfig | None = None,
     num_tasks: int | None = None,
-    gate_consistency: bool = True,
 ) -> MetaGradients:
-    """Compute the first-order meta-gradients of P and phi.
+    """Compute the meta-gradients of P and phi.
 
     Args:
         model: frozen backbone; its train or evaluation mode decides on dropout.
@@ -80,48 +64,50 @@ def meta_gradients(
         mixing_weights: [T] or one number, lambda of each task; None to leave the augmentation rows out.
         inner_lr: step size of the inner loop.
         plan: how passes are cut into micro-batches.
-        inner_steps: gradient steps on the support set.
+        settings: order, inner steps, gate consistency (default: the published ones).
         num_tasks: tasks of the whole meta-batch, over which gradients are averaged (default: those given).
-        gate_consistency: add the gate-consistency term to the loss of phi.
 
     Returns:
         This rank's share: summed over ranks, prompt and regularizer gradients are those of the meta-batch.
     """
+    settings = settings or MetaConfig()
     share = 1 / (num_tasks or len(episodes))
     prompts = prompt.detach().expand(len(episodes), -1, -1)
-    inner = adapt(model, regularizer, prompts, episodes, inner_lr, plan, inner_steps)
-    adapted = prompts - inner_lr * _total(inner).detach()
+
+    inner = InnerLoop(model, regularizer, settings, inner_lr, plan)
+    adapted = inner.adapt(prompts, episodes)
     query = _query_pass(model, adapted, episodes, mixing_weights, plan)
-    first = inner[0]
-    similarities = _gradient_similarity(query.gradients, first.regularized.detach())
-    result_regularizer: dict[str, Tensor] = {}
-    if regularizer is not None:
-        loss = -inner_lr * (query.gradients * _total(inner)).sum()
-        if gate_consistency:
-            loss = loss + _gate_penalty(model.centroids, episodes, similarities, first.gates)
-        result_regularizer = _gradients_by_name(share * loss, regularizer)
+    outer, loss_of_phi = inner.backward(query.gradients)
+
+    first = inner.steps[0]
+    similarities = gradient_similarity(query.gradients, first.regularized.detach())
+    if settings.gate_consistency:
+        loss_of_phi = loss_of_phi + _gate_penalty(model.centroids, episodes, similarities, first.gates)
     return MetaGradients(
-        prompt=share * query.gradients.sum(dim=0),
-        regularizer=result_regularizer,
+        prompt=share * outer.sum(dim=0),
+        regularizer={} if regularizer is None else _gradients_by_name(share * loss_of_phi, regularizer),
         query_losses=query.losses,
         support_losses=first.support.losses,
         gates=first.gates.detach(),
         similarities=similarities,
-        support_gradients=first.support.gradients,
+        support_gradients=first.support.gradients.detach(),
         regularized_gradients=first.regularized.detach(),
-        tokens=query.tokens + sum(step.support.tokens for step in inner),
+        tokens=query.tokens + sum(step.support.tokens for step in inner.steps),
     )
 
 
 def multitask_gradients(
     model: PromptedSeq2Seq, prompt: Tensor, episodes: Sequence[Episode], plan: PassPlan, *, num_tasks: int | None = None
 ) -> MetaGradients:
-    """Compute the plain gradient of P on the same rows, without adaptation (PPT, section 6)."""
+    """Compute the plain gradient of P on the same rows, without adaptation (PPT, section 6).
+
+    The losses are those of support and query rows together; gates and similarities, which do not exist here, are 0.
+    """
     share = 1 / (num_tasks or len(episodes))
     prompts = prompt.detach().expand(len(episodes), -1, -1)
     rows = [[*episode.support, *episode.query] for episode in episodes]
     result = run_pass(model, prompts, plan_rows(rows, prompts.shape[1], plan), support_loss, plan)
-    nothing = torch.zeros(len(episodes), device=prompt.device)
+    nothing = torch.zeros_like(result.losses)
     return MetaGradients(
         prompt=share * result.gradients.sum(dim=0),
         regularizer={},
@@ -135,27 +121,23 @@ def multitask_gradients(
     )
 
 
-def adapt(
-    model: PromptedSeq2Seq,
-    regularizer: GradientRegularizer | None,
-    prompts: Tensor,
-    episodes: Sequence[Episode],
-    inner_lr: float,
-    plan: PassPlan,
-    inner_steps: int,
-) -> list[InnerStep]:
-    """Run the inner loop from `prompts` [T, L, d] on the support sets (section 3); each step sees all support rows."""
-    batches = plan_rows([episode.support for episode in episodes], prompts.shape[1], plan)
-    steps: list[InnerStep] = []
-    for _ in range(inner_steps):
-        support = run_pass(model, prompts, batches, support_loss, plan)
-        if regularizer is None:
-            step = InnerStep(support, support.gradients, torch.ones_like(support.losses))
-        else:
-            step = InnerStep(support, *regularizer(support.gradients, support.hidden))
-        steps.append(step)
-        prompts = prompts - inner_lr * step.regularized.detach()
-    return steps
+def gradient_similarity(query_gradients: Tensor, regularized: Tensor) -> Tensor:
+    """Return [T]: agreement of outer and inner gradient, ``(1 + mean over rows of cos) / 2``.
+
+    The query gradient is that of the outer loss; first order, with respect to P and to the adapted prompt are the same.
+    """
+    cosines = torch.cosine_similarity(query_gradients, regularized, dim=-1)
+    return (1 + cosines.mean(dim=1)) / 2
+
+
+def domain_similarity(centroids: Tensor, episodes: Sequence[Episode]) -> Tensor:
+    """Return [T]: ``1 - cosine distance / 2`` between the mean centroids of episode and augmentation (section 5)."""
+    values = []
+    for episode in episodes:
+        own = centroids[list(episode.clusters)].mean(dim=0)
+        other = centroids[list(episode.augmentation_clusters)].mean(dim=0)
+        values.append((1 + torch.cosine_similarity(own, other, dim=0)) / 2)
+    return torch.stack(values) if values else centroids.new_zeros(0)
 
 
 def _query_pass(
@@ -175,32 +157,9 @@ def _query_pass(
     return run_pass(model, adapted, batches, query_loss, plan)
 
 
-def _gradient_similarity(query_gradients: Tensor, regularized: Tensor) -> Tensor:
-    """Return [T]: agreement of outer and inner gradient, ``(1 + mean over rows of cos) / 2``.
-
-    The query gradient is that of the outer loss; first order, with respect to P and to the adapted prompt are the same.
-    """
-    cosines = torch.cosine_similarity(query_gradients, regularized, dim=-1)
-    return (1 + cosines.mean(dim=1)) / 2
-
-
 def _gate_penalty(centroids: Tensor, episodes: Sequence[Episode], similarities: Tensor, gates: Tensor) -> Tensor:
     """Sum over tasks of the squared distance of the gate from the mean of domain and gradient similarity."""
     return (0.5 * domain_similarity(centroids, episodes) + 0.5 * similarities - gates).square().sum()
-
-
-def domain_similarity(centroids: Tensor, episodes: Sequence[Episode]) -> Tensor:
-    """Return [T]: ``1 - cosine distance / 2`` between the mean centroids of episode and augmentation (section 5)."""
-    values = []
-    for episode in episodes:
-        own = centroids[list(episode.clusters)].mean(dim=0)
-        other = centroids[list(episode.augmentation_clusters)].mean(dim=0)
-        values.append((1 + torch.cosine_similarity(own, other, dim=0)) / 2)
-    return torch.stack(values) if values else centroids.new_zeros(0)
-
-
-def _total(steps: Sequence[InnerStep]) -> Tensor:
-    return torch.stack([step.regularized for step in steps]).sum(dim=0)
 
 
 def _gradients_by_name(loss: Tensor, regularizer: GradientRegularizer) -> dict[str, Tensor]:

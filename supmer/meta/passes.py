@@ -97,6 +97,24 @@ def run_pass(
     return PassResult(gradients, losses, hidden / counts.clamp(min=1).unsqueeze(1), tokens)
 
 
+def double_backward_product(
+    model: PromptedSeq2Seq, prompts: Tensor, batches: Sequence[Microbatch], vectors: Tensor, plan: PassPlan
+) -> Tensor:
+    """Return H v of each task's support loss [T, L, d] by differentiating its gradient once more.
+
+    Exact, but needs eager attention, and a model that is not resharded between forward and backward.
+    """
+    leaf = prompts.detach().requires_grad_(True)
+    products = torch.zeros_like(leaf)
+    for batch in batches:
+        batch = batch.to(leaf.device)
+        loss = (support_loss(model(leaf, batch.rows).logits, batch) * batch.weights).sum()
+        (gradients,) = torch.autograd.grad(loss, leaf, create_graph=True)
+        products += torch.autograd.grad((gradients * vectors).sum(), leaf)[0]
+    _keep_in_step(model, leaf, plan.agree(len(batches)) - len(batches))
+    return products
+
+
 def _keep_in_step(model: PromptedSeq2Seq, prompts: Tensor, count: int) -> None:
     """Run `count` forwards and backwards on one meaningless row and drop their results."""
     one = torch.ones(1, 1, dtype=torch.long, device=prompts.device)

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -62,12 +63,18 @@ class PromptedSeq2Seq(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.pooling = pooling
-        d = backbone.config.d_model
-        if centroids is not None and centroids.shape[1] != d:
-            raise UserError(
-                f"backbone.name={backbone.config.name_or_path}: width {d} differs from the store's {centroids.shape[1]}"
-            )
-        self.register_buffer("centroids", torch.zeros(1, d) if centroids is None else centroids, persistent=False)
+        width = backbone.config.d_model
+        self.register_buffer("centroids", torch.zeros(1, width, device=backbone.device), persistent=False)
+        if centroids is not None:
+            self.set_centroids(centroids)
+
+    def set_centroids(self, centroids: Tensor) -> None:
+        """Replace the centroids [K, d]; UserError if their width is not the backbone's."""
+        width = self.backbone.config.d_model
+        if centroids.shape[1] != width:
+            name = self.backbone.name_or_path
+            raise UserError(f"backbone.name={name}: width {width} differs from the store's {centroids.shape[1]}")
+        self.centroids = centroids
 
     @property
     def device(self) -> torch.device:
@@ -139,10 +146,12 @@ def build_model(config: Config, centroids: np.ndarray | None = None) -> Prompted
 def initial_prompt(config: PromptConfig, model: PromptedSeq2Seq, seed: int) -> Tensor:
     """Return the prompt before training [L, d], fp32: embeddings of random vocabulary entries, or normal noise.
 
-    Must be called before the model is sharded (it reads the embedding table).
+    With a sharded model all ranks must call it together.
     """
     generator = torch.Generator().manual_seed(seed)
     table = model.backbone.get_input_embeddings().weight.detach()
+    if isinstance(table, DTensor):
+        table = table.full_tensor()
     if config.init == "normal":
         return torch.randn(config.length, table.shape[1], generator=generator) * config.init_std
     chosen = torch.randint(table.shape[0], (config.length,), generator=generator)

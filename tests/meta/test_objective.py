@@ -12,7 +12,7 @@ from factories import NUM_CENTROIDS, WIDTH, exact, random_episodes, random_promp
 from meta_oracle import Oracle, meta_objective
 
 from supmer.cli import validate
-from supmer.config import RegularizerConfig
+from supmer.config import MetaConfig, RegularizerConfig
 from supmer.meta.objective import MetaGradients, meta_gradients, multitask_gradients
 from supmer.meta.passes import PassPlan
 from supmer.model.prompted import PromptedSeq2Seq, build_model
@@ -28,11 +28,12 @@ def regularizer(init: str = "xavier", **settings: object) -> GradientRegularizer
 
 
 def compute(
-    model: PromptedSeq2Seq, psi: GradientRegularizer | None, episodes: list[Episode], max_tokens: int = 4096, **settings: int
+    model: PromptedSeq2Seq, psi: GradientRegularizer | None, episodes: list[Episode], max_tokens: int = 4096, **meta: object
 ) -> MetaGradients:
     lams = torch.tensor(LAMS, dtype=torch.float64)[: len(episodes)]
     prompt = random_prompt().to(model.centroids.dtype)
-    return meta_gradients(model, psi, prompt, episodes, lams, 0.3, PassPlan(max_tokens), **settings)
+    settings = MetaConfig.model_validate(meta)
+    return meta_gradients(model, psi, prompt, episodes, lams, 0.3, PassPlan(max_tokens), settings=settings)
 
 
 def assert_near(actual: torch.Tensor, expected: torch.Tensor | np.ndarray, tolerance: float) -> None:
@@ -123,6 +124,55 @@ def test_oracle_in_float64(tied: bool, inner_steps: int) -> None:
         assert_near(result.regularizer[name], gradient, 1e-9)
 
 
+@pytest.mark.parametrize("hvp", ["autograd", "finite_difference"])
+@pytest.mark.parametrize("inner_steps", [1, 2])
+def test_second_order_against_double_backward(inner_steps: int, hvp: str) -> None:
+    model, psi, episodes = exact(tiny_model()), regularizer().double(), random_episodes()
+    expected = meta_objective(
+        Oracle(model.backbone, model.centroids),
+        dict(psi.named_parameters()),
+        random_prompt().double(),
+        episodes,
+        list(LAMS),
+        0.3,
+        inner_steps=inner_steps,
+        exact=True,
+    )
+    result = compute(model, psi, episodes, max_tokens=80, inner_steps=inner_steps, order="second", hvp=hvp)
+    tolerance = 1e-9 if hvp == "autograd" else 1e-3
+    assert_near(result.prompt, expected["prompt"], tolerance)
+    for name, gradient in expected["phi"].items():
+        assert_near(result.regularizer[name], gradient, tolerance)
+    first = compute(model, psi, episodes, inner_steps=inner_steps)
+    assert float((first.prompt - result.prompt).norm() / result.prompt.norm()) > 0.01
+
+
+def test_prompt_gradient_against_finite_differences() -> None:
+    """The whole inner and outer loop at a slightly moved prompt; pooled states are constants of the method."""
+    model, episodes = exact(tiny_model()), random_episodes()
+    prompt = random_prompt().double()
+    settings = MetaConfig(order="second", hvp="autograd", inner_steps=2)
+    lams = torch.tensor(LAMS, dtype=torch.float64)
+    direction = torch.randn(prompt.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    gradient = meta_gradients(model, None, prompt, episodes, lams, 0.3, PassPlan(4096), settings=settings).prompt
+    losses = [
+        meta_gradients(model, None, prompt + step * direction, episodes, lams, 0.3, PassPlan(4096), settings=settings)
+        for step in (1e-5, -1e-5)
+    ]
+    slope = float(losses[0].query_losses.mean() - losses[1].query_losses.mean()) / 2e-5
+    assert slope == pytest.approx(float((gradient * direction).sum()), rel=1e-5)
+
+
+def test_difference_products_repeat_the_dropout_masks() -> None:
+    """With fresh masks on both sides, their noise divided by the small step would swamp the product."""
+    model, episodes = tiny_model(dropout=0.3).train(), random_episodes()
+    results = []
+    for hvp in ("autograd", "finite_difference"):
+        torch.manual_seed(3)
+        results.append(compute(model, None, episodes, order="second", hvp=hvp))
+    assert_near(results[1].prompt, results[0].prompt, 5e-3)
+
+
 def test_phi_gradient_against_finite_differences() -> None:
     """Move one weight of phi and look at what the whole meta-objective does (g is a constant of phi at one inner step)."""
     model, psi = exact(tiny_model()), regularizer().double()
@@ -174,11 +224,7 @@ def test_without_regularizer_the_raw_gradient_adapts() -> None:
 
 def test_gate_consistency_reaches_the_gate_only() -> None:
     model, psi, episodes = tiny_model(), regularizer(), random_episodes()
-    lams = torch.tensor(LAMS)
-    on, off = (
-        meta_gradients(model, psi, random_prompt(), episodes, lams, 0.3, PassPlan(4096), gate_consistency=flag)
-        for flag in (True, False)
-    )
+    on, off = (compute(model, psi, episodes, gate_consistency=flag) for flag in (True, False))
     assert torch.equal(on.prompt, off.prompt)
     for name in on.regularizer:
         assert torch.equal(on.regularizer[name], off.regularizer[name]) == ("linear" not in name)

@@ -1,0 +1,145 @@
+"""The inner loop and its derivative (sections 3 and 5).
+
+Forward, each inner step is ``P_{k+1} = P_k - inner_lr * g~_k`` with ``g~_k = psi_phi(g_k, h_k)`` and g_k the support
+gradient at P_k. Backward, a gradient v with respect to P_{k+1} becomes ``v - inner_lr * H_k u`` with
+``u = (d psi / d g)^T v`` with respect to P_k; first order leaves H_k out. Shapes: T tasks, L prompt length, d model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from supmer.config import MetaConfig
+from supmer.meta.passes import (
+    Microbatch,
+    PassPlan,
+    PassResult,
+    double_backward_product,
+    plan_rows,
+    run_pass,
+    support_loss,
+)
+from supmer.model.prompted import PromptedSeq2Seq
+from supmer.model.regularizer import GradientRegularizer
+from supmer.tasks.episode import Episode
+
+DIFFERENCE_STEP = 1e-2
+"""Length of the finite-difference step relative to the prompt's norm: in fp32, rounding and curvature balance here."""
+
+
+@dataclass(frozen=True)
+class InnerStep:
+    """One inner step of all tasks.
+
+    Attributes:
+        prompts: P_k [T, L, d].
+        support: losses, pooled states and gradients g_k at P_k; `support.gradients` requires grad, for d psi / d g.
+        regularized: g~_k [T, L, d] with the graph of psi.
+        gates: [T] with the graph of psi.
+        random_state: generator state before the support pass, to repeat its dropout masks.
+    """
+
+    prompts: Tensor
+    support: PassResult
+    regularized: Tensor
+    gates: Tensor
+    random_state: Tensor
+
+
+class InnerLoop:
+    """The inner loop of T tasks on their support sets.
+
+    Args:
+        model: frozen backbone.
+        regularizer: psi_phi, or None to adapt with raw gradients.
+        settings: order, Hessian-vector products, number of steps.
+        inner_lr: step size.
+        plan: how passes are cut into micro-batches.
+    """
+
+    def __init__(
+        self,
+        model: PromptedSeq2Seq,
+        regularizer: GradientRegularizer | None,
+        settings: MetaConfig,
+        inner_lr: float,
+        plan: PassPlan,
+    ) -> None:
+        self.model = model
+        self.regularizer = regularizer
+        self.settings = settings
+        self.inner_lr = inner_lr
+        self.plan = plan
+        self.steps: list[InnerStep] = []
+        self._batches: Sequence[Microbatch] = ()
+
+    def adapt(self, prompts: Tensor, episodes: Sequence[Episode]) -> Tensor:
+        """Run the loop from `prompts` and return the adapted prompts [T, L, d]; each step sees all support rows."""
+        self._batches = plan_rows([episode.support for episode in episodes], prompts.shape[1], self.plan)
+        for _ in range(self.settings.inner_steps):
+            step = self._step(prompts)
+            self.steps.append(step)
+            prompts = prompts - self.inner_lr * step.regularized.detach()
+        return prompts
+
+    def backward(self, outer: Tensor) -> tuple[Tensor, Tensor]:
+        """Carry the outer gradient [T, L, d] at the adapted prompts back through the loop.
+
+        Returns:
+            The gradient with respect to the prompts that the loop began with [T, L, d], and a scalar whose gradient with
+            respect to phi is that of the outer losses.
+        """
+        surrogate = outer.new_zeros(())
+        for step in reversed(self.steps):
+            surrogate = surrogate - self.inner_lr * (outer * step.regularized).sum()
+            if self.settings.order == "second":
+                outer = outer - self.inner_lr * self._hessian_product(step, self._through_regularizer(step, outer))
+        return outer, surrogate
+
+    def _step(self, prompts: Tensor) -> InnerStep:
+        random_state = _get_random_state(prompts.device)
+        support = run_pass(self.model, prompts, self._batches, support_loss, self.plan)
+        gradients = support.gradients.requires_grad_(self.settings.order == "second")
+        if self.regularizer is None:
+            return InnerStep(prompts, support, gradients, torch.ones_like(support.losses), random_state)
+        bent = self.regularizer(gradients, support.hidden)
+        return InnerStep(prompts, support, bent.gradient, bent.gate, random_state)
+
+    def _through_regularizer(self, step: InnerStep, vectors: Tensor) -> Tensor:
+        """Return ``(d psi / d g)^T v``, through the small network only."""
+        product: Tensor
+        (product,) = torch.autograd.grad(step.regularized, step.support.gradients, vectors, retain_graph=True)
+        return product
+
+    def _hessian_product(self, step: InnerStep, vectors: Tensor) -> Tensor:
+        with torch.random.fork_rng():
+            if self.settings.hvp == "finite_difference":
+                return self._difference_product(step, vectors)
+            _set_random_state(step)
+            return double_backward_product(self.model, step.prompts, self._batches, vectors, self.plan)
+
+    def _difference_product(self, step: InnerStep, vectors: Tensor) -> Tensor:
+        """Return H v by a central difference of first-order gradients, which needs no double backward."""
+        norms = torch.linalg.vector_norm(vectors, dim=(1, 2), keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny)
+        lengths = DIFFERENCE_STEP * torch.linalg.vector_norm(step.prompts, dim=(1, 2), keepdim=True) / norms
+        ahead, behind = (self._gradients_at(step, step.prompts + sign * lengths * vectors) for sign in (1, -1))
+        return (ahead - behind) / (2 * lengths)
+
+    def _gradients_at(self, step: InnerStep, prompts: Tensor) -> Tensor:
+        _set_random_state(step)
+        return run_pass(self.model, prompts, self._batches, support_loss, self.plan).gradients
+
+
+def _get_random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(step: InnerStep) -> None:
+    if step.prompts.device.type == "cuda":
+        torch.cuda.set_rng_state(step.random_state, step.prompts.device)
+    else:
+        torch.set_rng_state(step.random_state)

@@ -1,0 +1,133 @@
+"""Sharding of the frozen backbone over ranks (FSDP2), through accelerate's plugin and helpers.
+
+Weights live once in the group of ranks that shares them and are gathered block by block during each pass; prompt and
+regularizer stay outside, replicated. Double backward through sharded blocks needs `reshard_after_forward=False`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.parallelism_config import ParallelismConfig
+from accelerate.utils import FullyShardedDataParallelPlugin, fsdp2_prepare_model
+from huggingface_hub import snapshot_download
+from torch import Tensor, distributed, nn
+from torch.distributed.checkpoint import state_dict_loader
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
+
+from supmer.backbone.load import finish_backbone, load_backbone, load_model_config
+from supmer.config import BackboneConfig, Config
+from supmer.errors import UserError
+from supmer.model.prompted import PromptedSeq2Seq
+
+Sharding = Literal["none", "full", "hybrid"]
+
+
+def build_sharded_model(config: Config, centroids: Tensor | None, device: torch.device) -> PromptedSeq2Seq:
+    """Load, shard and check the backbone on the ranks of the initialized `torch.distributed` world.
+
+    Pretrained weights are read shard by shard: no rank ever holds the whole model.
+
+    Raises:
+        UserError: the world does not divide into groups of `train.shard_size` ranks, or weights cannot be read.
+    """
+    is_pretrained = config.backbone.weights == "pretrained"
+    backbone = _empty_backbone(config.backbone) if is_pretrained else load_backbone(config.backbone)
+    model = PromptedSeq2Seq(backbone, None, config.meta.pooling)
+    model = shard(model, shard_size(config), reshard_after_forward=config.train.reshard_after_forward)
+    if is_pretrained:
+        model.to_empty(device=device)
+        _load_shards(model.backbone, config.backbone)
+    model.set_centroids(torch.zeros(1, backbone.config.d_model) if centroids is None else centroids)
+    model.centroids = model.centroids.to(device)
+    check_sharding(model, shard_size(config), has_own_head=_has_own_head(config.backbone) if is_pretrained else False)
+    return model
+
+
+def shard_size(config: Config) -> int:
+    """Return how many ranks share one copy of the weights."""
+    world = distributed.get_world_size()
+    size = world if config.train.sharding == "full" else config.train.shard_size
+    if world % size:
+        raise UserError(f"train.shard_size={size}: must divide the number of workers, {world}")
+    return size
+
+
+def shard(model: PromptedSeq2Seq, size: int, *, reshard_after_forward: bool) -> PromptedSeq2Seq:
+    """Shard a model in place by transformer block over groups of `size` ranks, and replicate it across the groups."""
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    world = distributed.get_world_size()
+    assert accelerator.num_processes == world, f"accelerate sees {accelerator.num_processes} of {world} ranks"
+    # On CPU an Accelerator refuses plugin and mesh at construction, though the helper below needs nothing else of it.
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        transformer_cls_names_to_wrap=[_block_name(model.backbone)],
+        reshard_after_forward=reshard_after_forward,
+        cpu_ram_efficient_loading=False,
+    )
+    if size < world:
+        parallelism = ParallelismConfig(dp_replicate_size=world // size, dp_shard_size=size)
+        accelerator.state.parallelism_config = parallelism
+        accelerator.state.device_mesh = parallelism.get_device_mesh(accelerator.device.type)
+    # One embedding module under three names counts as three owners of one weight.
+    model.backbone.set_input_embeddings(model.backbone.get_input_embeddings())
+    sharded: PromptedSeq2Seq = fsdp2_prepare_model(accelerator, model)
+    return sharded
+
+
+def check_sharding(model: PromptedSeq2Seq, size: int, *, has_own_head: bool) -> None:
+    """Assert that every parameter is split over `size` ranks and that an untied head is still untied."""
+    for name, parameter in model.named_parameters():
+        assert isinstance(parameter, DTensor), f"{name} is not sharded"
+        assert parameter.device_mesh.size(-1) == size, (
+            f"{name} is split over {parameter.device_mesh.size(-1)} of {size} ranks"
+        )
+    tied = model.backbone.get_output_embeddings().weight is model.backbone.get_input_embeddings().weight
+    assert tied != has_own_head, "the output head was tied to the embeddings (or torn from them) while sharding"
+
+
+def local_parameter_bytes(model: nn.Module) -> int:
+    """Return the bytes of parameters that this rank stores."""
+    tensors = [p.to_local() if isinstance(p, DTensor) else p for p in model.parameters()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _block_name(backbone: PreTrainedModel) -> str:
+    return type(backbone.get_encoder().block[0]).__name__
+
+
+def _empty_backbone(config: BackboneConfig) -> PreTrainedModel:
+    """Build the backbone without memory for weights, its head untied if the checkpoint has one of its own."""
+    with torch.device("meta"):
+        model = AutoModelForSeq2SeqLM.from_config(
+            load_model_config(config), dtype=getattr(torch, config.dtype), attn_implementation=config.attention
+        )
+        if _has_own_head(config):
+            model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight), requires_grad=False)
+    return finish_backbone(model, config)
+
+
+def _load_shards(backbone: PreTrainedModel, config: BackboneConfig) -> None:
+    """Read this rank's part of every tensor from the checkpoint's safetensors files."""
+    tensors: dict[str, Any] = dict(backbone.named_parameters())
+    state_dict_loader.load(tensors, storage_reader=HuggingFaceStorageReader(str(_checkpoint_folder(config))))
+
+
+def _has_own_head(config: BackboneConfig) -> bool:
+    reader = HuggingFaceStorageReader(str(_checkpoint_folder(config)))
+    return "lm_head.weight" in reader.read_metadata().state_dict_metadata
+
+
+def _checkpoint_folder(config: BackboneConfig) -> Path:
+    folder = Path(config.name)
+    if not folder.is_dir():
+        folder = Path(snapshot_download(config.name, revision=config.revision, allow_patterns=["*.safetensors*", "*.json"]))
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"backbone.name={config.name}: no safetensors weights in {folder}")
+    return folder
