@@ -218,7 +218,9 @@ class FewshotConfig(Section):
     patterns: Literal["first", "all"] = Field("first", description="tune under a task's first pattern, or each of them")
     transfer: bool = Field(False, description="also score each tuned prompt on the other tasks of its format")
     from_run: str | None = Field(None, description="run directory of the prompt and regularizer; default: this run's")
-    ppt_run: str | None = Field(None, description="run directory (meta.algorithm=multitask) of the prompt that ppt starts from")
+    ppt_run: str | None = Field(
+        None, description="run directory (meta.algorithm=multitask) of the prompt that ppt starts from"
+    )
     concurrency: int = Field(1, ge=1, description="cells (task x method x seed) run at once")
     cpus_per_cell: float = Field(1, gt=0, description="CPUs reserved for each, and torch threads it uses")
     gpus_per_cell: float = Field(0, ge=0, le=1, description="GPUs reserved for each (fractions share one)")

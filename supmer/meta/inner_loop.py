@@ -111,9 +111,7 @@ class InnerLoop:
 
     def _through_regularizer(self, step: InnerStep, vectors: Tensor) -> Tensor:
         """Return ``(d psi / d g)^T v``, through the small network only."""
-        product: Tensor
-        (product,) = torch.autograd.grad(step.regularized, step.support.gradients, vectors, retain_graph=True)
-        return product
+        return torch.autograd.grad(step.regularized, [step.support.gradients], [vectors], retain_graph=True)[0]
 
     def _hessian_product(self, step: InnerStep, vectors: Tensor) -> Tensor:
         with torch.random.fork_rng():
@@ -124,9 +122,10 @@ class InnerLoop:
 
     def _difference_product(self, step: InnerStep, vectors: Tensor) -> Tensor:
         """Return H v by a central difference of first-order gradients, which needs no double backward."""
-        norms = torch.linalg.vector_norm(vectors, dim=(1, 2), keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny)
-        lengths = DIFFERENCE_STEP * torch.linalg.vector_norm(step.prompts, dim=(1, 2), keepdim=True) / norms
-        ahead, behind = (self._gradients_at(step, step.prompts + sign * lengths * vectors) for sign in (1, -1))
+        norms = vectors.flatten(1).norm(dim=1).clamp(min=torch.finfo(vectors.dtype).tiny)
+        lengths = (DIFFERENCE_STEP * step.prompts.flatten(1).norm(dim=1) / norms).view(-1, 1, 1)
+        ahead = self._gradients_at(step, step.prompts + lengths * vectors)
+        behind = self._gradients_at(step, step.prompts - lengths * vectors)
         return (ahead - behind) / (2 * lengths)
 
     def _gradients_at(self, step: InnerStep, prompts: Tensor) -> Tensor:

@@ -81,6 +81,7 @@ def run_pass(
     A rank with fewer micro-batches than the others makes up for it with empty ones, so that the collectives inside a
     sharded model stay in step.
     """
+    num_missing = plan.agree(len(batches)) - len(batches)
     leaf = prompts.detach().requires_grad_(True)
     gradients, losses = torch.zeros_like(leaf), leaf.new_zeros(len(leaf))
     hidden, counts = leaf.new_zeros(len(leaf), leaf.shape[2]), leaf.new_zeros(len(leaf))
@@ -92,7 +93,7 @@ def run_pass(
         losses.index_add_(0, batch.rows.task_index, row_losses.detach())
         hidden.index_add_(0, batch.rows.task_index, output.hidden_sum)
         counts.index_add_(0, batch.rows.task_index, output.hidden_count.to(counts.dtype))
-    _keep_in_step(model, leaf, plan.agree(len(batches)) - len(batches))
+    _keep_in_step(model, leaf, num_missing)
     tokens = sum(int(batch.rows.attention_mask.sum()) for batch in batches)
     return PassResult(gradients, losses, hidden / counts.clamp(min=1).unsqueeze(1), tokens)
 
@@ -104,6 +105,7 @@ def double_backward_product(
 
     Exact, but needs eager attention, and a model that is not resharded between forward and backward.
     """
+    num_missing = plan.agree(len(batches)) - len(batches)
     leaf = prompts.detach().requires_grad_(True)
     products = torch.zeros_like(leaf)
     for batch in batches:
@@ -111,7 +113,7 @@ def double_backward_product(
         loss = (support_loss(model(leaf, batch.rows).logits, batch) * batch.weights).sum()
         (gradients,) = torch.autograd.grad(loss, leaf, create_graph=True)
         products += torch.autograd.grad((gradients * vectors).sum(), leaf)[0]
-    _keep_in_step(model, leaf, plan.agree(len(batches)) - len(batches))
+    _keep_in_step(model, leaf, num_missing)
     return products
 
 

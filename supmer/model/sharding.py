@@ -6,8 +6,11 @@ regularizer stay outside, replicated. Double backward through sharded blocks nee
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -24,8 +27,6 @@ from supmer.backbone.load import finish_backbone, load_backbone, load_model_conf
 from supmer.config import BackboneConfig, Config
 from supmer.errors import UserError
 from supmer.model.prompted import PromptedSeq2Seq
-
-Sharding = Literal["none", "full", "hybrid"]
 
 
 def build_sharded_model(config: Config, centroids: Tensor | None, device: torch.device) -> PromptedSeq2Seq:
@@ -63,22 +64,39 @@ def shard(model: PromptedSeq2Seq, size: int, *, reshard_after_forward: bool) -> 
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     world = distributed.get_world_size()
     assert accelerator.num_processes == world, f"accelerate sees {accelerator.num_processes} of {world} ranks"
-    # On CPU an Accelerator refuses plugin and mesh at construction, though the helper below needs nothing else of it.
-    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
+    plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,
         auto_wrap_policy="transformer_based_wrap",
         transformer_cls_names_to_wrap=[_block_name(model.backbone)],
         reshard_after_forward=reshard_after_forward,
         cpu_ram_efficient_loading=False,
     )
-    if size < world:
-        parallelism = ParallelismConfig(dp_replicate_size=world // size, dp_shard_size=size)
-        accelerator.state.parallelism_config = parallelism
-        accelerator.state.device_mesh = parallelism.get_device_mesh(accelerator.device.type)
     # One embedding module under three names counts as three owners of one weight.
     model.backbone.set_input_embeddings(model.backbone.get_input_embeddings())
-    sharded: PromptedSeq2Seq = fsdp2_prepare_model(accelerator, model)
+    with _sharding_state(accelerator, plugin, world, size):
+        sharded: PromptedSeq2Seq = fsdp2_prepare_model(accelerator, model)
     return sharded
+
+
+@contextmanager
+def _sharding_state(
+    accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin, world: int, size: int
+) -> Iterator[None]:
+    """Give accelerate's process-wide state the plugin and the mesh while a model is sharded.
+
+    On CPU an Accelerator refuses both at construction, though sharding needs nothing else of it.
+    """
+    state = accelerator.state
+    state.fsdp_plugin = plugin
+    if size < world:
+        state.parallelism_config = ParallelismConfig(dp_replicate_size=world // size, dp_shard_size=size)
+        state.device_mesh = state.parallelism_config.get_device_mesh(accelerator.device.type)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Slicing a flattened dim", UserWarning)  # accelerate's own mesh
+            yield
+    finally:
+        state.fsdp_plugin = state.parallelism_config = state.device_mesh = None
 
 
 def check_sharding(model: PromptedSeq2Seq, size: int, *, has_own_head: bool) -> None:
