@@ -1,0 +1,49 @@
+# The two commands to know: `make quickstart` and `make test`. Each sets up .venv first if it is missing.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+QUICKSTART := configs/quickstart.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test check format bench faults clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+setup:  ## make .venv and install what constraints.txt pins
+	@if $(MAKE) --question --no-print-directory $(INSTALLED); then echo "environment $(VENV): re-used"; \
+	else $(MAKE) --no-print-directory $(INSTALLED); fi
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or newer is needed: make PYTHON=python3.x")'
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@echo "environment $(VENV): installing"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+quickstart: setup  ## meta-train on text that is installed anyway, tune on a few-shot task, print a table
+	$(RUN) pipeline/metatrain.py --config $(QUICKSTART)
+	$(RUN) pipeline/prompt_tune.py --config $(QUICKSTART)
+
+test: setup  ## all tests, the slow ones and those that start Ray included
+	OMP_NUM_THREADS=1 $(RUN) -m pytest
+
+check: setup  ## lint, formatting, types
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+
+format: setup  ## mend what the linter can mend
+	$(RUN) -m ruff check --fix
+	$(RUN) -m ruff format
+
+bench: setup  ## benchmarks; each prints one JSON object as its last line
+	@set -e; for program in benchmarks/*.py; do echo "== $$program"; $(RUN) "$$program"; done
+
+faults: setup  ## the long fault campaign
+	$(RUN) tests/faults/campaign.py
+
+clean:  ## remove the environment and caches (runs, stores and backbones stay)
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
