@@ -267,6 +267,13 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def check_double_backward(self) -> Self:
+        """Fused attention has no double backward."""
+        if self.meta.order == "second" and self.meta.hvp == "autograd" and self.backbone.attention != "eager":
+            raise ValueError("meta.hvp=autograd: must be finite_difference unless backbone.attention=eager")
+        return self
+
+    @model_validator(mode="after")
     def check_workers_have_episodes(self) -> Self:
         """A worker without an episode would only wait for the others."""
         if self.train.workers > self.meta.tasks_per_step:

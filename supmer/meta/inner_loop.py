@@ -126,7 +126,8 @@ class InnerLoop:
         lengths = (DIFFERENCE_STEP * step.prompts.flatten(1).norm(dim=1) / norms).view(-1, 1, 1)
         ahead = self._gradients_at(step, step.prompts + lengths * vectors)
         behind = self._gradients_at(step, step.prompts - lengths * vectors)
-        return (ahead - behind) / (2 * lengths)
+        product: Tensor = (ahead - behind) / (2 * lengths)
+        return product
 
     def _gradients_at(self, step: InnerStep, prompts: Tensor) -> Tensor:
         _set_random_state(step)

@@ -22,7 +22,11 @@ from supmer.model.sharding import build_sharded_model, local_parameter_bytes
 
 pytestmark = pytest.mark.slow
 
-ORDERS = {"first": MetaConfig(), "second": MetaConfig(order="second", inner_steps=2)}
+ORDERS = {
+    "first": MetaConfig(),
+    "difference": MetaConfig(order="second", inner_steps=2),
+    "double_backward": MetaConfig(order="second", hvp="autograd"),
+}
 
 
 def enter(rank: int, world: int, port: int) -> None:
