@@ -13,6 +13,8 @@ DRIVER_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     # A cluster may have to launch machines first.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    # Ray Train takes one report per poll: at its 2 seconds, the last few checkpoints of a short run delay its end.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
     # Opt in to what Ray announces as its future default, instead of a warning at each start.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
@@ -33,6 +35,8 @@ def connect_ray(min_cpus: float = 1) -> None:
         os.environ.setdefault(name, value)
     if ray.is_initialized():
         return
+    # Its one warning says that the cluster is guarded by a token, which is as it should be.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     verbose = logging.getLogger().isEnabledFor(logging.DEBUG)
     level = logging.INFO if verbose else logging.WARNING
     address = os.environ.get("RAY_ADDRESS")

@@ -15,3 +15,11 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the shared material at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a tiny `backbone/` and a `corpus.jsonl` for it; see `tiny_run` for the settings that go with them."""
+    from tiny_run import write_tiny_files  # here, because it imports torch
+
+    return write_tiny_files(tmp_path_factory.mktemp("tiny"))

@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from datetime import timedelta
 
+from supmer.config import Config
 from supmer.train.metrics import MetricsRow
 
 logger = logging.getLogger(__name__)
@@ -17,24 +18,25 @@ STEPS_OF_RATE = 50
 class ProgressLines:
     """Logs a line every `every` meta-steps and one for each validation."""
 
-    def __init__(self, num_steps: int, every: int) -> None:
-        self._num_steps = num_steps
-        self._every = every
+    def __init__(self, config: Config) -> None:
+        self._num_steps = config.meta.steps
+        self._num_kinds = len(config.tasks.kinds)
+        self._every = config.log.every
         self._recent: deque[MetricsRow] = deque(maxlen=STEPS_OF_RATE)
         self._validation: list[MetricsRow] = []
 
     def show(self, row: MetricsRow) -> None:
         if row.split == "validation":
             self._validation.append(row)
+            self._show_validation()
             return
-        self.flush()
         self._recent.append(row)
         if row.step % self._every == 0 or row.step == self._num_steps:
             logger.info("%s", self._train_line(row))
 
-    def flush(self) -> None:
-        """Log the validation whose rows have come in."""
-        if self._validation:
+    def _show_validation(self) -> None:
+        """Log a validation once the rows of all kinds have come in."""
+        if len(self._validation) == self._num_kinds:
             losses = "  ".join(f"{row.kind} {row.query_loss:.4f}" for row in self._validation)
             logger.info("step %d/%d  validation query loss  %s", self._validation[0].step, self._num_steps, losses)
             self._validation = []

@@ -19,7 +19,7 @@ from supmer.config import Config
 from supmer.corpus.manifest import read_manifest
 from supmer.corpus.prepare import prepare
 from supmer.errors import UserError
-from supmer.pretrain import resolve_backbone
+from supmer.pretrain.warmup import resolve_backbone
 from supmer.runtime import connect_ray
 from supmer.train import checkpoint
 from supmer.train.mailbox import Event, Failure, FailureNotes, Note, Progress, open_mailbox
@@ -118,7 +118,7 @@ def _build_trainer(job: Job) -> TorchTrainer:
 
 def _follow(fit: _Fit, job: Job, signals: StopSignals, trackers: Trackers) -> bool:
     """Show what the workers post until they end; return whether the last meta-step was reached."""
-    lines = ProgressLines(job.config.meta.steps, job.config.log.every)
+    lines = ProgressLines(job.config)
     asked = False
     while fit.is_alive():
         fit.join(SECONDS_BETWEEN_COLLECTIONS)
@@ -127,7 +127,6 @@ def _follow(fit: _Fit, job: Job, signals: StopSignals, trackers: Trackers) -> bo
             logger.info("stopping after this meta-step; once more to stop at once")
             asked = ray.get(job.mailbox.request_stop.remote()) is None
     _show(ray.get(job.mailbox.collect.remote()), lines, trackers)
-    lines.flush()
     return fit.is_complete()
 
 

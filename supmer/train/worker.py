@@ -18,7 +18,8 @@ from supmer.corpus.store import TaskStore
 from supmer.errors import UserError
 from supmer.meta.group import Group, LocalGroup, TorchGroup
 from supmer.meta.learner import Learner
-from supmer.model.prompted import build_model, initial_prompt
+from supmer.model.prompted import PromptedSeq2Seq, build_model, initial_prompt
+from supmer.model.sharding import build_sharded_model
 from supmer.tasks.sampler import EpisodeSampler
 from supmer.tasks.vocabulary import TaskVocabulary
 from supmer.train import checkpoint
@@ -63,8 +64,9 @@ def _train(job: Job, post: Correspondent) -> bool:
     device = ray.train.torch.get_device()
     group: Group = TorchGroup(device) if context.get_world_size() > 1 else LocalGroup()
     store = TaskStore.open(job.store_uri)
-    model = build_model(config, store.centroids).to(device)
-    learner = Learner(config, model, initial_prompt(config.prompt, model, config.run.seed), group)
+    model = _build_model(config, store, device)
+    prompt = initial_prompt(config.prompt, model, config.run.seed)
+    learner = Learner(config, model, prompt, group, lockstep=config.train.sharding != "none")
     _restore(learner, job.directory, job.origin, post)
     session = RaySession(job.directory, job.origin, group.rank, learner.next_step, post)
     steps_left = config.meta.steps - learner.next_step
@@ -75,6 +77,12 @@ def _train(job: Job, post: Correspondent) -> bool:
         _write_results(learner, job.directory)
     session.close()
     return is_complete
+
+
+def _build_model(config: Config, store: TaskStore, device: torch.device) -> PromptedSeq2Seq:
+    if config.train.sharding == "none":
+        return build_model(config, store.centroids).to(device)
+    return build_sharded_model(config, torch.from_numpy(store.centroids), device)
 
 
 def _set_threads(config: Config, workers_on_node: int) -> None:
