@@ -267,6 +267,18 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def check_sharding(self) -> Self:
+        """Workers form equal groups, each of which holds one copy of the weights."""
+        train = self.train
+        if train.sharding != "none" and train.workers < 2:
+            raise ValueError(f"train.sharding={train.sharding}: must be none unless train.workers is at least 2")
+        if train.sharding == "hybrid" and (train.shard_size < 2 or train.workers % train.shard_size):
+            raise ValueError(
+                f"train.shard_size={train.shard_size}: must be at least 2 and divide train.workers={train.workers}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def check_double_backward(self) -> Self:
         """Fused attention has no double backward."""
         if self.meta.order == "second" and self.meta.hvp == "autograd" and self.backbone.attention != "eager":
