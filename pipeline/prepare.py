@@ -12,7 +12,7 @@ from supmer.config import Config
 from supmer.corpus.manifest import Manifest
 from supmer.corpus.prepare import prepare
 from supmer.corpus.store import TaskStore
-from supmer.runtime import connect_ray
+from supmer.pretrain.warmup import resolve_backbone
 
 logger = logging.getLogger("prepare")
 
@@ -23,9 +23,6 @@ def main() -> None:
 
 def run(config: Config, arguments: Namespace) -> None:
     """Prepare the store and say what is in it."""
-    from supmer.pretrain import resolve_backbone
-
-    connect_ray()
     store = TaskStore.open(prepare(resolve_backbone(config)))
     describe(store.manifest)
 

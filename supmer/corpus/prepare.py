@@ -22,6 +22,7 @@ from supmer.corpus.stages import Part, embed_parts, fit_clusters, sort_runs
 from supmer.corpus.workspace import Workspace
 from supmer.corpus.writing import plan_buckets, write_buckets, write_centroids
 from supmer.errors import UserError
+from supmer.runtime import connect_ray
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ FEW_DOCUMENTS = 50
 def prepare(config: Config) -> str:
     """Return the path of the task store for this configuration, preparing it if there is no complete one.
 
-    Needs Ray. An interrupted preparation goes on where it stopped; a store counts as complete when its manifest is there.
+    Joins or starts Ray if there is something to do. An interrupted preparation goes on where it stopped; a store counts as
+    complete when its manifest is there.
 
     Raises:
         UserError: the corpus or the backbone cannot be used, or the corpus is too small for the settings.
@@ -45,6 +47,7 @@ def prepare(config: Config) -> str:
         return store_uri
     load_tokenizer(config.backbone)  # a mistake in the settings must not first show up in a worker
     load_model_config(config.backbone)
+    connect_ray()
     logger.info("preparing store %s", store_uri)
     with _timed("read, cut and embedded"):
         parts = embed_parts(config, store_uri)

@@ -22,6 +22,9 @@ from supmer.errors import UserError
 PART_CHARACTERS = 2_000_000
 """Documents travel in parts of about this size: the grain of parallelism, of memory and of resumption."""
 
+READER_CPUS = 0.5
+"""Reserved by a reading task. Other than what follows it: Ray would otherwise fuse both into one task per file."""
+
 
 def read_documents(config: Config) -> Dataset:
     """Return the corpus as a lazy dataset with the columns `document` (a stable id) and `text`.
@@ -51,7 +54,7 @@ def read_parts(config: Config) -> Dataset:
         groups = [json.dumps({"files": [asdict(file) for file in group]}) for group in _file_groups(corpus)]
     rows = [{"group": index, "contents": contents} for index, contents in enumerate(groups)]
     return ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
-        _read_group, fn_kwargs={"config": corpus}, num_cpus=1
+        _read_group, fn_kwargs={"config": corpus}, num_cpus=READER_CPUS
     )
 
 

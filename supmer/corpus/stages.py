@@ -54,7 +54,7 @@ def embed_parts(config: Config, store_uri: str) -> list[Part]:
         .map(
             EmbedPart,
             fn_constructor_args=(config, store_uri, max(1, _num_cpus() // num_actors)),
-            compute=ActorPoolStrategy(size=num_actors),
+            compute=ActorPoolStrategy(min_size=1, max_size=num_actors, initial_size=num_actors),
             **resources,
         )
     )

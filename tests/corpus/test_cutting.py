@@ -1,0 +1,97 @@
+"""Documents cut into units with their neighbours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supmer.backbone.load import load_tokenizer
+from supmer.config import BackboneConfig, CorpusConfig
+from supmer.corpus.cutting import KEY_RANGE, cut_documents, pick_elsewhere, seeded_keys, split_text
+
+
+def test_sentences_end_at_paragraphs_but_not_at_line_breaks() -> None:
+    text = "Dr. Smith left at 3 p.m. yesterday.  He was\nlate.\n\nA heading\n \nIt rained."
+    assert split_text(text, "sentence", "en") == [
+        "Dr. Smith left at 3 p.m. yesterday.",
+        "He was late.",
+        "A heading",
+        "It rained.",
+    ]
+    assert split_text(text, "paragraph", "en")[0] == "Dr. Smith left at 3 p.m. yesterday. He was late."
+    assert split_text(text, "line", "en")[:2] == ["Dr. Smith left at 3 p.m. yesterday. He was", "late."]
+
+
+@given(st.text(alphabet="ab .?!\n\t", max_size=60), st.sampled_from(["sentence", "paragraph", "line"]))
+def test_nothing_but_white_space_is_lost(text: str, unit: str) -> None:
+    assert " ".join(split_text(text, unit, "en")).replace(" ", "") == "".join(text.split())
+
+
+@given(st.lists(st.integers(0, KEY_RANGE - 1), min_size=1, max_size=12))
+def test_elsewhere_is_never_adjacent(random: list[int]) -> None:
+    num_units = len(random)
+    for position, other in enumerate(pick_elsewhere(np.array(random), num_units)):
+        allowed = [candidate for candidate in range(num_units) if abs(candidate - position) > 1]
+        assert other in allowed if allowed else other == -1
+
+
+def test_elsewhere_reaches_every_candidate() -> None:
+    picked = {int(pick_elsewhere(np.full(6, random), 6)[2]) for random in range(6)}
+    assert picked == {0, 4, 5}
+
+
+def test_keys_depend_on_seed_document_and_position() -> None:
+    keys = {seeded_keys(seed, document, position) for seed in (0, 1) for document in ("a", "b") for position in (-1, 0, 1)}
+    assert len(keys) == 12
+    assert all(0 <= key < KEY_RANGE for pair in keys for key in pair)
+    shares = np.mean([seeded_keys(0, str(number))[0] < KEY_RANGE // 10 for number in range(20_000)])
+    assert shares == pytest.approx(0.1, abs=0.01)
+
+
+class TestCutDocuments:
+    def test_units_know_their_neighbours(self, backbone: Path, documents: list[str]) -> None:
+        tokenizer = load_tokenizer(BackboneConfig(name=str(backbone)))
+        table, counts = cut_documents([(f"d{i}", text) for i, text in enumerate(documents)], CorpusConfig(), tokenizer)
+        rows = table.to_pylist()
+        assert +counts == {"documents_read": 40, "documents": 40, "units": 800}
+        by_key = {(row["document"], row["position"]): row for row in rows}
+        assert len(by_key) == 800
+        for row in rows:
+            assert row["tokens"] == tokenizer(row["text"], add_special_tokens=False)["input_ids"]
+            for name, position in (
+                ("before", row["position"] - 1),
+                ("after", row["position"] + 1),
+                ("elsewhere", row["elsewhere_position"]),
+            ):
+                other = by_key.get((row["document"], position))
+                assert row[name] == (other["tokens"] if other else None)
+            assert abs(row["elsewhere_position"] - row["position"]) > 1
+
+    def test_everything_left_out_is_counted(self, backbone: Path) -> None:
+        tokenizer = load_tokenizer(BackboneConfig(name=str(backbone)))
+        config = CorpusConfig(min_unit_tokens=5, max_unit_tokens=12, min_document_units=2)
+        texts = {
+            "kept": "lm lm lm lm lm lm lm.\n\nlm.\n\nlm lm lm <extra_id_0> lm.\n\nlm lm lm.",
+            "short": "lm lm lm lm lm.\n\nlm.",
+            "nothing": "",
+        }
+        table, counts = cut_documents(list(texts.items()), config, tokenizer)
+        assert table["text"].to_pylist() == ["lm lm lm lm lm lm lm.", "lm lm lm."]
+        assert table["position"].to_pylist() == [0, 1]
+        assert table["after"].to_pylist() == [table["tokens"][1].as_py(), None]
+        assert len(table["tokens"][0]) == 12
+        assert table["elsewhere"].to_pylist() == [None, None]
+        assert counts == {
+            "documents_read": 3,
+            "documents": 1,
+            "units": 2,
+            "units_shortened": 1,
+            "units_too_short": 2,
+            "units_with_special_tokens": 1,
+            "documents_too_short": 2,
+            "units_of_short_documents": 1,
+        }
