@@ -1,0 +1,15 @@
+"""The methods that few-shot results compare (section 7). To add one, write a file like these and name it here."""
+
+from __future__ import annotations
+
+from supmer.fewshot.methods import fine_tuning, ppt, prompt_tuning, supmer, supmer_no_regularizer, zero_shot
+from supmer.fewshot.tuning import Method
+
+METHODS: dict[str, Method] = {
+    "zero_shot": zero_shot.METHOD,
+    "fine_tuning": fine_tuning.METHOD,
+    "prompt_tuning": prompt_tuning.METHOD,
+    "ppt": ppt.METHOD,
+    "supmer_no_regularizer": supmer_no_regularizer.METHOD,
+    "supmer": supmer.METHOD,
+}

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supmer.errors import UserError
+from supmer.fewshot.data import Row, draw_split, load_rows
+from supmer.fewshot.task import Task, load_task, parse_task
+
+LABEL_CHECKS = {
+    # One sentence whose class is beyond doubt, with the label word it must have (the data's numbering is asserted by it).
+    "boolq": ({"question": "is there such a thing as green onyx"}, "yes"),
+    "cb": ({"premise": "Valence the void-brain", "hypothesis": "Valence was helping"}, "no"),
+    "rte": ({"premise": "Yet, we now are discovering", "hypothesis": "Bacteria is winning the war"}, "yes"),
+    "qnli": ({"question": "What came into force after the new constitution was herald?"}, "Yes"),
+    "qqp": ({"question1": "How do I reset my Gmail password when"}, "Yes"),
+    "mrpc": ({"sentence1": "He said the foodservice pie business"}, "Yes"),
+    "wic": ({"word": "class", "sentence1": "An emerging professional class."}, "No"),
+    "sst-2": ({"text": "no movement , no yuks"}, "terrible"),
+    "mr": ({"text": "simplistic , silly and tedious"}, "terrible"),
+    "sst-5": ({"text": "a gob of drivel so sickly sweet"}, "terrible"),
+    "subj": ({"text": "smart and alert , thirteen conversations"}, "subjective"),
+    "trec": ({"text": "How far is it from Denver to Aspen"}, "number"),
+}
+
+
+@pytest.mark.parametrize("name", LABEL_CHECKS)
+def test_label_numbers_mean_what_the_words_say(name: str, shared: Path) -> None:
+    task = load_task(name)
+    rows = load_rows(task, str(shared / "tasks"))
+    fields, word = LABEL_CHECKS[name]
+    labels = {
+        row.label
+        for row in (*rows.train, *rows.test)
+        if all(row.fields[field].startswith(start) for field, start in fields.items())
+    }
+    assert {task.label_words[label] for label in labels} == {word}
+
+
+def task_with(**changes: object) -> Task:
+    values = {"name": "mine", "patterns": ["{a} <X> {b}"], "label_words": ["bad", "good"], **changes}
+    return parse_task(json.dumps(values), "mine.yaml")
+
+
+def write(folder: Path, rows: list[object], split: str = "train") -> None:
+    folder.mkdir(exist_ok=True)
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def good_rows(number: int = 4) -> list[object]:
+    return [{"a": f"left {i}", "b": "right", "label": i % 2} for i in range(number)]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"a": "x", "label": 0}, r"train.jsonl row 2: no column 'b'; it has a, label"),
+        ({"a": "x", "b": "y"}, "no column 'label'"),
+        ({"a": "x", "b": "y", "label": 2}, "label=2: must be one of 0, 1"),
+        ({"a": "x", "b": "y", "label": True}, "label=True: must be one of 0, 1"),
+        ({"a": "x", "b": "y", "label": None}, "label=None: must be one of 0, 1"),
+        ({"a": "x", "b": " ", "label": 0}, "row 2: field 'b' is empty"),
+        ({"a": "x", "b": ["y"], "label": 0}, "must be text"),
+        ([1], "must be a JSON object"),
+    ],
+)
+def test_each_bad_row_is_one_clear_line(tmp_path: Path, row: object, message: str) -> None:
+    write(tmp_path / "mine", [*good_rows(1), row])
+    with pytest.raises(UserError, match=message) as caught:
+        load_rows(task_with(), str(tmp_path))
+    assert "\n" not in str(caught.value) and str(caught.value).startswith("task mine: ")
+
+
+def test_missing_files_and_missing_data_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"task mine: no file .*train.jsonl"):
+        load_rows(task_with(), str(tmp_path))
+    with pytest.raises(UserError, match=r"has no data; give folder.path or hub"):
+        load_rows(task_with(), None)
+    write(tmp_path / "mine", [])
+    with pytest.raises(UserError, match="has no train rows"):
+        load_rows(task_with(), str(tmp_path))
+
+
+def test_lines_that_are_not_json_are_counted_and_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "mine", [*good_rows(2), "{nonsense", *good_rows(2)])
+    write(tmp_path / "mine", good_rows(2), "test")
+    with caplog.at_level(logging.WARNING):
+        rows = load_rows(task_with(), str(tmp_path))
+    assert len(rows.train) == 4
+    assert "1 lines of" in caplog.text
+
+
+def test_rows_with_empty_fields_are_skipped_where_the_task_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "mine", [*good_rows(2), {"a": "", "b": "y", "label": 0}])
+    write(tmp_path / "mine", good_rows(2), "test")
+    with caplog.at_level(logging.WARNING):
+        rows = load_rows(task_with(empty_rows="skip"), str(tmp_path))
+    assert len(rows.train) == 2 and "1 rows of" in caplog.text
+
+
+def test_columns_and_class_values_are_a_matter_of_the_file(tmp_path: Path) -> None:
+    write(tmp_path / "mine", [{"left": " x \n z ", "b": 3, "stars": "low"}, {"left": "x", "b": "y", "stars": "high"}])
+    write(tmp_path / "mine", [{"left": "x", "b": "y", "stars": "low"}], "test")
+    source = {"columns": {"a": "left"}, "label": "stars", "classes": ["low", "high"]}
+    rows = load_rows(task_with(folder=source), str(tmp_path))
+    assert rows.train == [Row({"a": "x z", "b": "3"}, 0), Row({"a": "x", "b": "y"}, 1)]
+
+
+@given(
+    counts=st.lists(st.integers(4, 30), min_size=2, max_size=4),
+    k=st.integers(1, 4),
+    seed=st.integers(0, 5),
+    shuffle=st.randoms(),
+)
+def test_splits_are_disjoint_balanced_and_drawn_by_the_seed(counts: list[int], k: int, seed: int, shuffle: Random) -> None:
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    shuffle.shuffle(labels)
+    rows = [Row({"a": str(index)}, label) for index, label in enumerate(labels)]
+    task = task_with(label_words=[f"w{i}" for i in range(len(counts))])
+    split = draw_split(task, rows, k, seed)
+    assert draw_split(task, rows, k, seed) == split
+    assert not set(split.train) & set(split.dev)
+    for label, count in enumerate(counts):
+        num_train, num_dev = (sum(labels[index] == label for index in part) for part in split)
+        assert (num_train, num_dev) == ((k, k) if count >= 2 * k else ((count + 1) // 2, count // 2))
+
+
+def test_fewer_rows_than_k_are_refused() -> None:
+    rows = [Row({"a": "x"}, label) for label in (0, 0, 0, 1, 1)]
+    with pytest.raises(UserError, match=r"fewshot.k=3: task mine has only 2 train rows of class 1 \('good'\)"):
+        draw_split(task_with(), rows, 3, 0)

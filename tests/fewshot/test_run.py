@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fewshot_material import WIDTH, make_run
+from safetensors.torch import load_file, save_file
+
+from supmer.cli import validate
+from supmer.config import Config
+from supmer.errors import UserError
+from supmer.fewshot.run import run_fewshot
+
+
+def changed(config: Config, section: str, **settings: Any) -> Config:
+    return validate({**config.model_dump(), section: {**getattr(config, section).model_dump(), **settings}})
+
+
+@pytest.mark.parametrize(
+    ("section", "settings", "message"),
+    [
+        ("fewshot", {"tasks": []}, r"fewshot.tasks=\[\]: must name tasks; built in are boolq"),
+        ("fewshot", {"tasks": ["sst2"]}, "fewshot.tasks=sst2: must be a task YAML file or one of the built-in tasks: sst-2"),
+        ("fewshot", {"methods": ["supmr"]}, "fewshot.methods=supmr: must be one of zero_shot"),
+        ("fewshot", {"methods": ["ppt"]}, "fewshot.ppt_run=None: method ppt needs the directory of a run"),
+        ("fewshot", {"methods": ["supmer"]}, "fewshot.from_run=.*: has no prompt.safetensors; run pipeline/metatrain.py"),
+        ("fewshot", {"k": 100}, "fewshot.k=100: task colour has only"),
+    ],
+)
+def test_each_mistake_is_found_before_ray_starts(config: Config, section: str, settings: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run_fewshot(changed(config, section, **settings))
+
+
+def test_a_task_named_twice_is_refused(config: Config) -> None:
+    with pytest.raises(UserError, match="a task named colour is there already"):
+        run_fewshot(changed(config, "fewshot", tasks=config.fewshot.tasks * 2))
+
+
+def with_prompt(run: Path, prompt: torch.Tensor) -> None:
+    save_file({"prompt": prompt}, run / "prompt.safetensors")
+
+
+def without(run: Path, name: str) -> None:
+    tensors = load_file(run / "regularizer.safetensors")
+    del tensors[name]
+    save_file(tensors, run / "regularizer.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda run: with_prompt(run, torch.ones(5, WIDTH)), "prompt.length=4: the prompt of .* has length 5"),
+        (lambda run: with_prompt(run, torch.ones(4, 7)), "its prompt has width 7, backbone.name has 32"),
+        (lambda run: with_prompt(run, torch.full((4, WIDTH), torch.nan)), r"must hold a finite tensor `prompt` \[L, d\]"),
+        (lambda run: with_prompt(run, torch.ones(4)), r"must hold a finite tensor `prompt` \[L, d\]"),
+        (lambda run: (run / "prompt.safetensors").write_bytes(b"x" * 100), "prompt.safetensors is damaged"),
+        (lambda run: (run / "regularizer.safetensors").unlink(), "has no regularizer.safetensors"),
+        (lambda run: without(run, "mlp.layers.0.u"), "not a regularizer; it needs mlp.layers"),
+        (lambda run: without(run, "mlp.linear_2.bias"), "not a regularizer"),
+    ],
+)
+def test_an_unusable_run_is_told_in_one_line(config: Config, tmp_path: Path, spoil: Any, message: str) -> None:
+    spoil(make_run(tmp_path / "made"))
+    changed_config = changed(config, "fewshot", methods=["supmer"], from_run=str(tmp_path / "made"))
+    with pytest.raises(UserError, match=message) as caught:
+        run_fewshot(changed_config)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fewshot_material import job_settings, make_backbone, make_run, make_task
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT = 150
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backbone, a task, a run named `test` and a configuration file."""
+    folder = tmp_path_factory.mktemp("prompt_tune")
+    settings = job_settings(make_backbone(folder / "t5"), make_task(folder), folder / "runs")
+    make_run(folder / "runs" / "test")
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+def command(folder: Path, *overrides: str) -> list[str]:
+    return [sys.executable, str(ROOT / "pipeline" / "prompt_tune.py"), "--config", str(folder / "config.yaml"), *overrides]
+
+
+def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(folder, *overrides), capture_output=True, text=True, timeout=TIMEOUT, cwd=folder, check=False
+    )
+
+
+def lines(folder: Path, name: str = "test") -> list[dict[str, Any]]:
+    file = folder / "runs" / name / "fewshot.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_killed_job_loses_no_finished_cell_and_a_finished_one_computes_nothing(folder: Path) -> None:
+    overrides = ["fewshot.methods=[zero_shot,prompt_tuning,supmer]", "fewshot.seeds=[0,1]", "fewshot.steps=40"]
+    process = subprocess.Popen(
+        command(folder, *overrides), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + TIMEOUT
+    while len(lines(folder)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = lines(folder)
+    assert 2 <= len(before) < 6
+
+    resumed = run(folder, *overrides)
+    assert resumed.returncode == 0, resumed.stderr
+    after = lines(folder)
+    assert after[: len(before)] == before  # seconds included: not computed again
+    assert len(after) == 6
+    assert {(line["method"], line["seed"]) for line in after} == {
+        (method, seed) for method in ("zero_shot", "prompt_tuning", "supmer") for seed in (0, 1)
+    }
+    assert all(line["num_test"] == 80 and line["k"] == 4 and line["metric"] == "accuracy" for line in after)
+    assert "colour" in resumed.stdout and "prompt_tuning" in resumed.stdout and "±" in resumed.stdout
+
+    again = run(folder, *overrides)
+    assert again.returncode == 0 and "6 finished before" in again.stderr
+    assert lines(folder) == after
+
+
+def test_a_mistake_ends_with_one_line_and_code_2(folder: Path) -> None:
+    finished = run(folder, "fewshot.from_run=nowhere")
+    assert finished.returncode == 2
+    (error,) = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    assert error == (
+        "error: fewshot.from_run=nowhere: has no prompt.safetensors; run pipeline/metatrain.py first, or name another run"
+    )
+    assert "Traceback" not in finished.stderr
