@@ -13,7 +13,8 @@ import numpy as np
 from supmer import storage
 from supmer.backbone.load import load_model_config, load_tokenizer
 from supmer.config import Config
-from supmer.corpus.clustering import Fit, Merged, merge_small, min_cluster_size, min_num_clusters
+from supmer.corpus.checks import check_hosts, check_size
+from supmer.corpus.clustering import Fit, Merged, merge_small, min_cluster_size
 from supmer.corpus.cutting import KEY_RANGE
 from supmer.corpus.fingerprint import describe_inputs, fingerprint
 from supmer.corpus.manifest import MANIFEST, SCHEMA_VERSION, SPLITS, Manifest, StoredFile, write_manifest
@@ -53,7 +54,7 @@ def prepare(config: Config) -> str:
         parts = embed_parts(config, store_uri)
     counts = sum((part.counts for part in parts), Counter[str]())
     _report(parts, counts)
-    _check_size(config, counts)
+    check_size(config, counts)
     with _timed("clustered a sample"):
         fit = fit_clusters(parts, config.clusters, config.corpus.seed, store_uri)
     with _timed("assigned all units"):
@@ -77,7 +78,7 @@ def prepare(config: Config) -> str:
         samples=_samples(files, texts, len(merged.members)),
         files=files,
     )
-    _check_hosts(config, manifest)
+    check_hosts(config, manifest)
     write_manifest(store_uri, manifest)
     Workspace(store_uri).delete()
     return store_uri
@@ -105,25 +106,6 @@ def _report(parts: Sequence[Part], counts: Counter[str]) -> None:
     logger.info("counts: %s", left_out)
 
 
-def _check_size(config: Config, counts: Counter[str]) -> None:
-    corpus, num_clusters = config.corpus, config.clusters.num_clusters
-    source = ", ".join(corpus.paths or corpus.packages)
-    skipped = ", ".join(f"{counts[reason]} {meaning}" for reason, meaning in SKIP_REASONS.items() if counts[reason])
-    if not counts["documents_read"]:
-        raise UserError(f"corpus.paths={source}: has no usable document" + (f" (skipped {skipped})" if skipped else ""))
-    if not counts["documents"]:
-        raise UserError(
-            f"corpus.min_document_units={corpus.min_document_units}: none of the {counts['documents_read']} documents has "
-            f"so many units of at least corpus.min_unit_tokens={corpus.min_unit_tokens} tokens"
-        )
-    if counts["units"] < num_clusters:
-        raise UserError(
-            f"clusters.num_clusters={num_clusters}: must be at most the number of units in the corpus, {counts['units']}"
-        )
-    if counts["documents"] < len(SPLITS):
-        raise UserError(f"corpus.paths={source}: needs at least 2 documents, one for training and one for validation, has 1")
-
-
 def _split_key(config: Config, parts: Sequence[Part], num_documents: int, store_uri: str) -> int:
     """Return the document key below which documents belong to validation; each split gets at least one document."""
     fraction = config.corpus.validation_fraction
@@ -144,19 +126,6 @@ def _merge(config: Config, fit: Fit, sizes: Counter[tuple[int, int]]) -> Merged:
     if lost:
         logger.info("%d of %d clusters were too small and are merged into their neighbours", lost, len(fit.centroids))
     return merged
-
-
-def _check_hosts(config: Config, manifest: Manifest) -> None:
-    """Refuse a store in which one of the splits cannot supply an episode and its augmentation."""
-    needed, smallest = min_num_clusters(config.tasks), manifest.min_cluster_size
-    for split in SPLITS:
-        hosts = sum(manifest.size(split, cluster) >= smallest for cluster in range(manifest.num_clusters))
-        if hosts < needed:
-            raise UserError(
-                f"clusters.num_clusters={config.clusters.num_clusters}: leaves {hosts} clusters with at least {smallest} "
-                f"units in the {split} split, needs {needed}; take fewer clusters, more text, smaller tasks.num_support and "
-                f"tasks.num_query, or another corpus.validation_fraction"
-            )
 
 
 def _samples(files: Sequence[StoredFile], texts: Sequence[list[str]], num_clusters: int) -> list[list[str]]:

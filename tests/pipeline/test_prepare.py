@@ -1,0 +1,85 @@
+"""`pipeline/prepare.py` as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+from supmer.pretrain.tokenizer import train_tokenizer
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = ["river", "stone", "engine", "letter", "garden", "music", "number", "window", "market", "winter"]
+DOCUMENTS = [
+    " ".join(f"The {WORDS[(i + j) % 10]} of {WORDS[i % 7]} holds a {WORDS[(3 * i + 2 * j) % 10]}." for j in range(12))
+    for i in range(30)
+]
+
+
+def run(*arguments: str, timeout: int = 200) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "pipeline" / "prepare.py"), *arguments]
+    environment = os.environ | {"PYTHONWARNINGS": "default", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str], message: str) -> None:
+    assert result.returncode == 2, result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0]
+    assert result.stderr.splitlines()[-1] == errors[0]
+    assert "Traceback" not in result.stderr
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("backbone")
+    tokenizer = train_tokenizer(DOCUMENTS, 256)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sizes = T5Config(vocab_size=len(tokenizer), d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+        sizes.decoder_start_token_id = 0
+        T5ForConditionalGeneration(sizes).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    assert_one_line(run(f"corpus.paths=[{tmp_path}]"), f"corpus.paths={tmp_path}: no files there")
+
+
+def test_a_parquet_file_without_the_text_column_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"body": ["x"], "id": [1]}), tmp_path / "a.parquet")
+    result = run(f"corpus.paths=[{tmp_path}]")
+    assert_one_line(result, "corpus.text_column=text: ")
+    assert "only body, id" in result.stderr
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_store_is_prepared_then_re_used(tmp_path: Path, backbone: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(DOCUMENTS) + "\n")
+    settings = [
+        f"backbone.name={backbone}",
+        f"corpus.paths=[{tmp_path}/a.txt]",
+        "corpus.text_document=line",
+        "corpus.validation_fraction=0.4",
+        f"corpus.store_dir={tmp_path}/stores",
+        "tasks.num_support=2",
+        "tasks.num_query=2",
+        "tasks.num_options=2",
+    ]
+    assert_one_line(run(*settings, "clusters.num_clusters=10000"), "clusters.num_clusters=10000: must be at most")
+    first = run(*settings, "clusters.num_clusters=4")
+    assert first.returncode == 0, first.stderr
+    assert "Warning" not in first.stderr
+    assert "cluster 0 (" in first.stderr and "median" in first.stderr
+    second = run(*settings, "clusters.num_clusters=4")
+    assert second.returncode == 0
+    assert "re-used" in second.stderr
