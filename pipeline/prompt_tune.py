@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
-
 from supmer.cli import build_parser, run_job
 from supmer.config import Config
-from supmer.fewshot.run import run_fewshot
-from supmer.fewshot.tables import summarize, terminal_table
 
 
-def job(config: Config, _: argparse.Namespace) -> None:
+def prompt_tune(config: Config, arguments: argparse.Namespace) -> None:
     """Run the comparison and print its table."""
+    from rich.console import Console  # here, so that --help and a misspelt setting answer at once
+
+    from supmer.fewshot.run import run_fewshot
+    from supmer.fewshot.tables import summarize, terminal_table
+
     records = run_fewshot(config)
     Console().print(terminal_table(summarize(records)))
 
 
 def main() -> None:
-    """Entry point."""
-    run_job(job, build_parser(__doc__ or ""))
+    run_job(prompt_tune, build_parser(__doc__ or ""))
 
 
 if __name__ == "__main__":

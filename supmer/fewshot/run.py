@@ -26,6 +26,8 @@ from supmer.fewshot.methods import METHODS
 from supmer.fewshot.results import Record, Results
 from supmer.fewshot.starting_points import StartingPoints, read_starting_points
 from supmer.fewshot.task import builtin_task_names, load_task
+from supmer.placement import role_resources
+from supmer.pretrain.warmup import resolve_backbone
 from supmer.runtime import connect_ray
 
 logger = logging.getLogger(__name__)
@@ -37,11 +39,13 @@ MAX_RETRIES = 3
 def run_fewshot(config: Config) -> list[Record]:
     """Compute all cells of `fewshot` that are not finished yet and return the records of all.
 
-    Everything a user can have got wrong is checked before Ray starts.
+    What a user can have got wrong is checked before any cell is computed.
 
     Raises:
         UserError: a task, its data, a method, or a starting point cannot be used.
     """
+    _check_methods(config)
+    config = resolve_backbone(config)
     tasks = prepare_tasks(config)
     points = _starting_points(config)
     results = Results(str(config.run_dir))
@@ -73,10 +77,13 @@ def prepare_tasks(config: Config) -> dict[str, PreparedTask]:
     return prepared
 
 
-def _starting_points(config: Config) -> StartingPoints:
+def _check_methods(config: Config) -> None:
     unknown = [name for name in config.fewshot.methods if name not in METHODS]
     if unknown:
         raise UserError(f"fewshot.methods={unknown[0]}: must be one of {', '.join(METHODS)}")
+
+
+def _starting_points(config: Config) -> StartingPoints:
     needed = frozenset().union(*(METHODS[name].needs for name in config.fewshot.methods))
     return read_starting_points(config, needed, load_model_config(config.backbone).d_model)
 
@@ -89,13 +96,14 @@ def _compute(
     keys: Mapping[Cell, str],
     results: Results,
 ) -> None:
-    connect_ray()
-    _check_capacity(config)
     settings = config.fewshot
+    connect_ray(settings.concurrency * settings.cpus_per_cell)
+    _check_capacity(config)
     shared = [ray.put(value) for value in (config, dict(tasks), points)]
     runner = ray.remote(_CellActor).options(
         num_cpus=settings.cpus_per_cell,
         num_gpus=settings.gpus_per_cell,
+        resources=role_resources("trainer"),
         max_restarts=MAX_RETRIES,
         max_task_retries=MAX_RETRIES,
     )

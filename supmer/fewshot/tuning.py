@@ -13,10 +13,9 @@ from torch import Tensor
 from supmer.config import Config, FewshotConfig
 from supmer.fewshot.labels import LabelWords
 from supmer.fewshot.scoring import evaluate, score_labels
-from supmer.meta.losses import cross_entropy
+from supmer.meta.passes import PassPlan, plan_rows, run_pass, support_loss
 from supmer.model.prompted import PromptedSeq2Seq
 from supmer.model.regularizer import GradientRegularizer
-from supmer.model.rows import collate, plan_microbatches
 from supmer.tasks.episode import Example
 
 StartingPoint = Literal["prompt", "regularizer", "ppt_prompt"]
@@ -120,20 +119,12 @@ def tune_prompt(
 
 def prompt_gradient(bench: Bench, prompt: Tensor, batch: Sequence[Example]) -> PromptGradient:
     """Return the gradient of the batch's mean cross entropy, in as many passes as the token budget asks for."""
-    gradient, hidden, num_positions, loss = torch.zeros_like(prompt), torch.zeros_like(prompt[0]), 0, 0.0
     bench.model.train()
     # The published pooling averages over padding too, so rows must be padded as published.
     width = bench.config.max_input_tokens if bench.model.pooling == "all" else 0
-    lengths = [max(width, len(example.input_ids)) for example in batch]
-    for group in plan_microbatches(lengths, overhead=len(prompt), max_tokens=bench.max_tokens):
-        microbatch = collate([batch[index] for index in group], [0] * len(group), width).to(bench.device)
-        output = bench.model(prompt.unsqueeze(0), microbatch)
-        loss_sum = cross_entropy(output.logits, microbatch.labels).sum() / len(batch)
-        gradient += torch.autograd.grad(loss_sum, prompt)[0]
-        hidden += output.hidden_sum.sum(dim=0)
-        num_positions += int(output.hidden_count.sum())
-        loss += loss_sum.item()
-    return PromptGradient(gradient, hidden / num_positions, loss)
+    plan = PassPlan(bench.max_tokens, width)
+    result = run_pass(bench.model, prompt.unsqueeze(0), plan_rows([batch], len(prompt), plan), support_loss, plan)
+    return PromptGradient(result.gradients[0], result.hidden[0], result.losses.item())
 
 
 def evaluate_rows(bench: Bench, model: PromptedSeq2Seq, prompt: Tensor, rows: FewShotRows) -> float:

@@ -74,9 +74,9 @@ def test_the_gradient_is_that_of_the_mean_loss_however_the_batch_is_split(
     one_pass = prompt_gradient(replace(bench, config=with_budget(config, 10_000)), start.requires_grad_(), batch)
     many = prompt_gradient(replace(bench, config=with_budget(config, 100)), start, batch)
     for found in (one_pass, many):
-        torch.testing.assert_close(found.gradient, expected, rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(found.hidden, torch.cat(states).mean(dim=0).detach(), rtol=1e-9, atol=1e-9)
-        assert found.loss == pytest.approx(loss.item(), rel=1e-9)
+        torch.testing.assert_close(found.gradient, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found.hidden, torch.cat(states).mean(dim=0).detach(), rtol=1e-5, atol=1e-5)
+        assert found.loss == pytest.approx(loss.item(), rel=1e-6)
 
 
 def with_budget(config: Config, tokens: int) -> Config:
