@@ -36,6 +36,8 @@ UNIT_SCHEMA = pa.schema(
 )
 """Columns of the store's files; see `supmer.corpus.unit.Unit`. `before`, `after` and `elsewhere` may be null."""
 
+TOKEN_COLUMNS = ("tokens", "before", "after", "elsewhere")
+
 CACHED_ROW_GROUPS = 512
 CACHED_FOOTERS = 2048
 
@@ -45,6 +47,36 @@ class _RowGroup:
     path: str
     index: int
     num_rows: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Ragged:
+    """A list column as flat arrays, from which rows are cut without a copy."""
+
+    values: TokenIds
+    offsets: npt.NDArray[np.int32]
+    is_valid: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray) -> _Ragged:
+        array = column.combine_chunks()
+        return cls(array.values.to_numpy(), array.offsets.to_numpy(), array.is_valid().to_numpy(zero_copy_only=False))
+
+    def row(self, row: int) -> TokenIds:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    def optional_row(self, row: int) -> TokenIds | None:
+        return self.row(row) if self.is_valid[row] else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The rows of one row group."""
+
+    documents: list[str]
+    positions: npt.NDArray[np.int32]
+    elsewhere_positions: npt.NDArray[np.int32]
+    tokens: dict[str, _Ragged]
 
 
 class TaskStore:
@@ -100,35 +132,30 @@ class TaskStore:
         return [self._unit(cluster, *rows[index]) for index in picked]
 
     def _unit(self, cluster: int, group: _RowGroup, row: int) -> Unit:
-        table = self._read(group)
+        rows = self._read(group)
         return Unit(
-            document=table["document"][row].as_py(),
-            position=table["position"][row].as_py(),
+            document=rows.documents[row],
+            position=int(rows.positions[row]),
             cluster=cluster,
-            tokens=_token_ids(table["tokens"], row),
-            before=_optional_token_ids(table["before"], row),
-            after=_optional_token_ids(table["after"], row),
-            elsewhere=_optional_token_ids(table["elsewhere"], row),
-            elsewhere_position=table["elsewhere_position"][row].as_py(),
+            tokens=rows.tokens["tokens"].row(row),
+            before=rows.tokens["before"].optional_row(row),
+            after=rows.tokens["after"].optional_row(row),
+            elsewhere=rows.tokens["elsewhere"].optional_row(row),
+            elsewhere_position=int(rows.elsewhere_positions[row]),
         )
 
-    def _read_row_group(self, group: _RowGroup) -> dict[str, pa.Array]:
+    def _read_row_group(self, group: _RowGroup) -> _Rows:
         filesystem, path = storage.resolve(storage.join(self.uri, group.path))
         columns = [name for name in UNIT_SCHEMA.names if name != "text"]
         with filesystem.open_input_file(path) as stream:
             table = pq.ParquetFile(stream, metadata=self._footer(group.path)).read_row_group(group.index, columns=columns)
-        return {name: table[name].combine_chunks() for name in columns}
+        return _Rows(
+            documents=table["document"].to_pylist(),
+            positions=table["position"].to_numpy(),
+            elsewhere_positions=table["elsewhere_position"].to_numpy(),
+            tokens={name: _Ragged.of(table[name]) for name in TOKEN_COLUMNS},
+        )
 
     def _read_footer(self, name: str) -> pq.FileMetaData:
         filesystem, path = storage.resolve(storage.join(self.uri, name))
         return pq.read_metadata(path, filesystem=filesystem)
-
-
-def _token_ids(column: pa.ListArray, row: int) -> TokenIds:
-    start, stop = column.offsets[row].as_py(), column.offsets[row + 1].as_py()
-    ids: TokenIds = column.values.slice(start, stop - start).to_numpy(zero_copy_only=False).astype(np.int32)
-    return ids
-
-
-def _optional_token_ids(column: pa.ListArray, row: int) -> TokenIds | None:
-    return _token_ids(column, row) if column[row].is_valid else None
