@@ -75,6 +75,8 @@ class CellResult:
     """What a cell found: test scores [N, C] of the rows with `labels` [N], and the tuned prompt [L, d] (L may be 0)."""
 
     cell: Cell
+    pattern_text: str
+    label_words: list[str]
     metric: str
     score: float
     dev_score: float
@@ -172,6 +174,8 @@ class CellRunner:
         scores = self._scores(tuned, test)
         return CellResult(
             cell=cell,
+            pattern_text=self.tasks[cell.task].task.patterns[cell.pattern],
+            label_words=self.tasks[cell.task].task.label_words,
             metric=rows.metric,
             score=evaluate(scores, test.examples, rows.metric),
             dev_score=tuned.dev_score,

@@ -38,15 +38,15 @@ class Results:
 
     def add(self, result: CellResult, key: str) -> Record:
         """Write a finished cell; the line in `fewshot.jsonl`, which makes it count, last."""
+        record = _record(result, key)
         folder = storage.join(self.run_dir, "fewshot", result.cell.name)
-        storage.write_bytes(storage.join(folder, "details.json"), _details(result))
+        storage.write_bytes(storage.join(folder, "details.json"), _details(result, record))
         if len(result.prompt):
             storage.write_bytes(storage.join(folder, "prompt.safetensors"), save_safetensors({"prompt": result.prompt}))
         if result.transfer:
             self.transfer = [line for line in self.transfer if not _is_of({**line, "task": line["source"]}, result.cell)]
             self.transfer += _transfer_lines(result)
             _write_lines(storage.join(self.run_dir, TRANSFER_FILE), self.transfer)
-        record = _record(result, key)
         self.records = [line for line in self.records if not _is_of(line, result.cell)] + [record]
         _write_lines(storage.join(self.run_dir, RESULTS_FILE), self.records)
         return record
@@ -59,7 +59,7 @@ class Results:
 
 
 def read_details(run_dir: str, record: Record) -> dict[str, Any]:
-    """Return a cell's `scores` [N][C], `labels` [N] and `curve`."""
+    """Return a cell's `record`, `scores` [N][C], `labels` [N] and `curve`."""
     name = Cell(**{field: record[field] for field in IDENTITY}).name
     details: dict[str, Any] = json.loads(storage.read_bytes(storage.join(run_dir, "fewshot", name, "details.json")))
     return details
@@ -91,8 +91,9 @@ def _transfer_lines(result: CellResult) -> list[Record]:
     return [{**identity, **vars(score)} for score in result.transfer]
 
 
-def _details(result: CellResult) -> bytes:
+def _details(result: CellResult, record: Record) -> bytes:
     details = {
+        "record": {**record, "pattern_text": result.pattern_text, "label_words": result.label_words},
         "scores": result.scores.tolist(),
         "labels": result.labels,
         "curve": [point._asdict() for point in result.curve],

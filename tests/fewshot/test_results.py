@@ -17,6 +17,8 @@ from supmer.fewshot.tuning import CurvePoint
 def result_of(cell: Cell, score: float = 0.5) -> CellResult:
     return CellResult(
         cell=cell,
+        pattern_text="{text} It was <X> .",
+        label_words=["bad", "good"],
         metric="accuracy",
         score=score,
         dev_score=0.75,
