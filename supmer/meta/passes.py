@@ -53,6 +53,12 @@ class Microbatch:
     weights: Tensor
     mixing: Mixing | None = None
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of text to encode, those that are mixed in among them."""
+        sides = [self.rows] if self.mixing is None else [self.rows, self.mixing.augmentation]
+        return sum(int(side.attention_mask.sum()) for side in sides)
+
     def to(self, device: torch.device) -> Microbatch:
         """Copy all tensors to a device."""
         mixing = None if self.mixing is None else self.mixing.to(device)
@@ -96,7 +102,7 @@ def run_pass(
         hidden.index_add_(0, batch.rows.task_index, output.hidden_sum)
         counts.index_add_(0, batch.rows.task_index, output.hidden_count.to(counts.dtype))
     _keep_in_step(model, leaf, num_missing)
-    tokens = sum(int(batch.rows.attention_mask.sum()) for batch in batches)
+    tokens = sum(batch.num_tokens for batch in batches)
     return PassResult(gradients, losses, hidden / counts.clamp(min=1).unsqueeze(1), tokens)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from factories import WIDTH, random_episodes, random_prompt, tiny_backbone, tiny_model
 from torch import distributed, multiprocessing
+from torch.distributed.tensor.debug import CommDebugMode
 
 from supmer.cli import validate
 from supmer.config import Config, MetaConfig, RegularizerConfig
@@ -99,6 +100,25 @@ def check_equality(rank: int, world: int, port: int, folder: Path) -> None:
                 if rank == 0:
                     (folder / f"bytes-{sharding}-{world}.json").write_text(json.dumps(share))
     distributed.destroy_process_group()
+
+
+def check_collectives(rank: int, world: int, port: int, folder: Path) -> None:
+    """Count the gathers of a meta-step with 1 and with 8 tasks a rank, all within one micro-batch."""
+    enter(rank, world, port)
+    model = build_sharded_model(settings(folder / "untied", "full"), tiny_model().centroids, torch.device("cpu"))
+    plan = PassPlan(100_000, agree=TorchGroup(torch.device("cpu")).all_reduce_max)
+    counts = []
+    for num_tasks in (1, 8):
+        with CommDebugMode() as counter:
+            meta_gradients(model, regularizer(), random_prompt(), random_episodes(num_tasks=num_tasks), 0.7, 0.3, plan)
+        counts.append({str(operation): count for operation, count in counter.get_comm_counts().items()})
+    assert counts[0] == counts[1]
+    assert sum(count for operation, count in counts[0].items() if "all_gather" in operation) > 0
+    distributed.destroy_process_group()
+
+
+def test_more_tasks_need_no_more_gathers(backbones: Path) -> None:
+    multiprocessing.spawn(check_collectives, (2, 29613, backbones), nprocs=2)
 
 
 @pytest.fixture(scope="module")
