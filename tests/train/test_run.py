@@ -1,0 +1,195 @@
+"""The main job under Ray Train, on a tiny backbone and corpus: same result however it is split, stopped or killed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+import torch
+from safetensors.torch import load_file
+from tiny_run import tiny_config
+
+from supmer.errors import UserError
+from supmer.runtime import connect_ray
+from supmer.train import checkpoint
+from supmer.train.metrics import read_rows
+from supmer.train.run import RunResult, run
+from supmer.train.run_dir import RunDirectory
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(280)]
+
+NUM_STEPS = 120
+SETTINGS = (f"meta.steps={NUM_STEPS}", "train.checkpoint_every=20", "train.validate_every=40", "train.keep_checkpoints=3")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs of the same settings: undisturbed, on two workers, and stopped, damaged, continued and killed."""
+
+    files: Path
+    runs: Path
+    whole: RunResult
+    two_workers: RunResult
+    stopped: RunResult
+    disturbed: RunResult
+    log: str
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    folder = tmp_path_factory.mktemp("runs")
+
+    def start(name: str, *overrides: str) -> RunResult:
+        return run(tiny_config(tiny_files, f"run.dir={folder}", f"run.name={name}", *SETTINGS, *overrides))
+
+    connect_ray(min_cpus=4)
+    try:
+        whole = start("whole")
+        two_workers = start("two", "train.workers=2")
+        metrics = folder / "disturbed" / "metrics.jsonl"
+        with when(lambda: num_rows(metrics) > 60, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+            stopped = start("disturbed")
+        newest = checkpoint.newest_first(stopped.directory.checkpoints)[0]
+        state = Path(stopped.directory.checkpoints, newest, checkpoint.STATE_FILE)
+        state.write_bytes(state.read_bytes()[:-10])
+        with captured_log() as lines, when(lambda: num_rows(metrics) > 100, kill_worker):
+            disturbed = start("disturbed")
+        yield Runs(tiny_files, folder, whole, two_workers, stopped, disturbed, "\n".join(lines))
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def when(condition: Callable[[], bool], act: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, act once as soon as the condition holds; fail if it never did."""
+    left, acted = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not left.wait(0.01):
+            if condition():
+                act()
+                acted.set()
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        left.set()
+        watcher.join()
+    assert acted.is_set()
+
+
+@contextmanager
+def captured_log() -> Iterator[list[str]]:
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("supmer")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+
+
+def num_rows(metrics: Path) -> int:
+    return len(metrics.read_bytes().splitlines()) if metrics.exists() else 0
+
+
+def kill_worker() -> None:
+    """Kill a training worker of this process's own Ray cluster."""
+    for process in psutil.Process().children(recursive=True):
+        title = " ".join(process.cmdline())
+        if "RayTrainWorker" in title:
+            process.kill()
+            return
+    raise AssertionError("no training worker is running")
+
+
+def train_losses(directory: RunDirectory) -> list[tuple[int, str, str, float]]:
+    return [(row["step"], row["split"], row["kind"], row["query_loss"]) for row in read_rows(directory.metrics)]
+
+
+def tensors(directory: RunDirectory) -> dict[str, torch.Tensor]:
+    return {**load_file(directory.prompt), **load_file(directory.regularizer)}
+
+
+def test_undisturbed_run_completes(runs: Runs) -> None:
+    assert (runs.whole.is_complete, runs.whole.exit_code) == (True, 0)
+    found = tensors(runs.whole.directory)
+    assert found["prompt"].shape == (8, 16)
+    assert found["prompt"].dtype == torch.float32
+    assert {"mlp.layers.0.u", "mlp.layers.1.v", "mlp.linear_1.weight", "grad_mean"} <= found.keys()
+
+
+def test_run_directory_is_as_the_contract_says(runs: Runs) -> None:
+    folder = Path(runs.whole.directory.uri)
+    files = ["checkpoints", "config.yaml", "metrics.jsonl", "prompt.safetensors", "regularizer.safetensors", "report.html"]
+    assert sorted(path.name for path in folder.iterdir()) == [*files, "tensorboard"]
+    rows = read_rows(runs.whole.directory.metrics)
+    assert [row["step"] for row in rows if row["split"] == "train"] == list(range(1, NUM_STEPS + 1))
+    validated = [(row["step"], row["kind"]) for row in rows if row["split"] == "validation"]
+    kinds = ["nsp", "nss", "scsp", "scss", "scc"]
+    assert validated == [(step, kind) for step in (0, 40, 80, 120) for kind in kinds]
+    assert len(list((folder / "tensorboard").glob("events.*"))) == 1
+
+
+def test_newest_checkpoints_are_kept(runs: Runs) -> None:
+    names = checkpoint.newest_first(runs.whole.directory.checkpoints)
+    assert names == ["step_00000120", "step_00000100", "step_00000080"]
+
+
+def test_two_workers_compute_what_one_does(runs: Runs) -> None:
+    one, two = tensors(runs.whole.directory), tensors(runs.two_workers.directory)
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-5, equal_nan=True)
+    for (*place, loss), (*same_place, other) in zip(
+        train_losses(runs.whole.directory), train_losses(runs.two_workers.directory), strict=True
+    ):
+        assert place == same_place
+        assert other == pytest.approx(loss, rel=1e-5)
+
+
+def test_sigterm_saves_the_step_it_came_in(runs: Runs) -> None:
+    assert (runs.stopped.is_complete, runs.stopped.exit_code) == (False, 0)
+    assert "continuing after step" in runs.log
+
+
+def test_damaged_newest_checkpoint_and_killed_worker_are_told(runs: Runs) -> None:
+    assert "passing over a damaged checkpoint" in runs.log
+    assert "worker 0 failed" in runs.log
+    assert runs.log.count("continuing after step") == 2
+
+
+def test_disturbed_run_equals_the_undisturbed_one_bit_for_bit(runs: Runs) -> None:
+    assert runs.disturbed.is_complete
+    whole, disturbed = runs.whole.directory, runs.disturbed.directory
+    assert train_losses(disturbed) == train_losses(whole)
+    for name in ("prompt.safetensors", "regularizer.safetensors"):
+        assert Path(disturbed.uri, name).read_bytes() == Path(whole.uri, name).read_bytes()
+
+
+def test_complete_run_is_not_started_again(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    started = time.monotonic()
+    again = run(tiny_config(runs.files, f"run.dir={runs.runs}", "run.name=whole", *SETTINGS))
+    assert (again.is_complete, time.monotonic() - started < 5) == (True, True)
+    assert "already complete" in caplog.text
+
+
+def test_other_store_under_the_same_name_is_refused(runs: Runs) -> None:
+    with pytest.raises(UserError, match=r"run\.name=whole.*tasks\.num_support: 4 -> 3"):
+        run(tiny_config(runs.files, f"run.dir={runs.runs}", "run.name=whole", *SETTINGS, "tasks.num_support=3"))
