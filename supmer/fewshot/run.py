@@ -23,6 +23,7 @@ from supmer.fewshot.cells import (
 )
 from supmer.fewshot.data import draw_split, load_rows
 from supmer.fewshot.methods import METHODS
+from supmer.fewshot.report import write_report
 from supmer.fewshot.results import Record, Results
 from supmer.fewshot.starting_points import StartingPoints, read_starting_points
 from supmer.fewshot.task import builtin_task_names, load_task
@@ -55,6 +56,7 @@ def run_fewshot(config: Config) -> list[Record]:
     logger.info("%d cells, %d finished before", len(cells), len(cells) - len(todo))
     if todo:
         _compute(config, tasks, points, todo, keys, results)
+    write_report(results, config.fewshot.methods)
     return results.of(cells)
 
 
