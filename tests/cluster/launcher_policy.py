@@ -35,9 +35,11 @@ def _container(config: dict[str, Any], version: str) -> Iterator[str]:
     every_option = " ".join(docker["run_options"] + docker.get("head_run_options", []))
     if re.search(r"--privileged|--user|--cap-add|docker\.sock", every_option):
         yield "container has rights it does not need"
-    for needed in ("--security-opt no-new-privileges", "--cap-drop ALL", "--shm-size"):
+    for needed in ("--security-opt no-new-privileges", "--cap-drop ALL", "--shm-size", "--env RAY_AUTH_MODE=token"):
         if needed not in every_option:
             yield f"container lacks {needed}"
+    if "~/.ray/auth_token" not in config["file_mounts"]:
+        yield "nodes have no token"
 
 
 def _commands(config: dict[str, Any]) -> Iterator[str]:

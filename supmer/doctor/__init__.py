@@ -1,0 +1,1 @@
+"""Is this cluster fit for the run? Checks on a running cluster, each with its remedy."""

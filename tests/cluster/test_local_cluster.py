@@ -1,0 +1,115 @@
+"""The autoscaling cluster of `make cluster-local`: a submitted job makes it grow, and its end leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "cluster" / "local" / "local_cluster.py"
+RAY = Path(sys.executable).with_name("ray")
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+JOB = """
+import os
+import ray
+
+ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
+print("cpus at the start:", int(ray.cluster_resources().get("CPU", 0)))
+
+
+@ray.remote(num_cpus=1, max_retries=5)
+def place(flag):
+    context = ray.get_runtime_context()
+    if flag and not os.path.exists(flag):
+        open(flag, "w").close()
+        os.kill(os.getppid(), 9)  # the raylet: the whole node is gone
+    return context.get_node_id()
+
+
+trainers = [place.options(resources={"trainer": 0.001}).remote(None) for _ in range(2)]
+data = place.options(resources={"data": 0.001}).remote(os.environ.get("FLAG"))
+roles = {node["NodeID"]: node["Labels"].get("role") for node in ray.nodes()}
+print("trainers ran on:", {roles.get(node, "new") for node in ray.get(trainers)})
+print("data ran after all:", bool(ray.get(data)))
+print("roles:", sorted({node["Labels"].get("role", "head") for node in ray.nodes() if node["Alive"]}))
+raise SystemExit(int(os.environ.get("EXIT_CODE", "0")))
+"""
+
+
+@dataclass
+class LocalCluster:
+    folder: Path
+
+    def command(self, name: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(SCRIPT), name, "--dir", str(self.folder)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    def submit(self, job: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [str(RAY), "job", "submit", "--address", "http://127.0.0.1:8265", "--working-dir", str(job)]
+        names = [f"{name}={value}" for name, value in environment.items()]
+        command += ["--", "env", *names, "python", "job.py"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    folder = Path(tempfile.mkdtemp(prefix="sl-", dir="/tmp"))  # short: Ray's sockets lie in it
+    cluster = LocalCluster(folder)
+    try:
+        started = cluster.command("up")
+        assert started.returncode == 0, started.stderr + (folder / "head.log").read_text()[-2000:]
+        yield cluster
+        second = cluster.command("up")
+        assert second.returncode == 2 and "is running" in second.stderr
+    finally:
+        ended = cluster.command("down")
+        shutil.rmtree(folder, ignore_errors=True)
+    assert "none left" in ended.stdout, ended.stdout + ended.stderr
+    assert not [process for process in psutil.process_iter(["cmdline"]) if str(folder) in str(process.info["cmdline"])]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / "job.py").write_text(JOB)
+    return folder
+
+
+def test_nodes_are_added_for_a_submitted_job(cluster: LocalCluster, job: Path) -> None:
+    run = cluster.submit(job)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "cpus at the start: 0" in run.stdout
+    assert "roles: ['data', 'head', 'trainer']" in run.stdout
+
+
+def test_a_lost_node_is_replaced_and_the_exit_code_comes_back(cluster: LocalCluster, job: Path, tmp_path: Path) -> None:
+    run = cluster.submit(job, FLAG=str(tmp_path / "killed"), EXIT_CODE="3")
+    assert (tmp_path / "killed").exists()
+    assert "data ran after all: True" in run.stdout
+    assert run.returncode != 0 and "exit code 3" in run.stdout + run.stderr
+
+
+def test_everything_listens_on_this_machine_only(cluster: LocalCluster) -> None:
+    mark = cluster.folder.name
+    ours = [p for p in psutil.process_iter() if mark in " ".join(_command_line(p))]
+    listening = {c.laddr.ip for p in ours for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    assert listening and listening <= {"127.0.0.1", "::1"}, os.linesep.join(sorted(listening))
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
