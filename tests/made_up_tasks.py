@@ -1,16 +1,47 @@
-"""An in-memory store of units for tests of the tasks."""
+"""A vocabulary and stores of made-up units for tests of the tasks; stores in memory, or written as the corpus does.
+
+Fixed tokens are below 100, text is from 100 on, and the first token of every unit of `synthetic_store` (from 1000 on) is
+its own, so that a row tells which units it shows.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+from safetensors.numpy import save_file
 
-from supmer.corpus.manifest import Split
+from supmer.corpus.manifest import CENTROIDS, SCHEMA_VERSION, SPLITS, Manifest, Split, StoredFile, write_manifest
+from supmer.corpus.store import UNIT_SCHEMA
 from supmer.corpus.unit import TokenIds, Unit
+from supmer.corpus.workspace import write_table
+from supmer.corpus.writing import even_row_groups
+from supmer.tasks.vocabulary import TaskVocabulary
 
-Document = tuple[str, Sequence[TokenIds]]
+
+def made_up_vocabulary() -> TaskVocabulary:
+    """A vocabulary in which the word `maybe` and the letter C take two tokens."""
+    first, second = 2, 3
+    words = [[4], [5], [6, 7]]
+    letters = [[10 + number] if number != 2 else [12, 7] for number in range(8)]
+    return TaskVocabulary(
+        first_sentinel=first,
+        placeholder=1,
+        pair_targets=tuple(_ids(first, *word, second) for word in words),
+        letter_targets=tuple(_ids(first, *letter, second) for letter in letters),
+        letter_marks=tuple(_ids(*letter, 8) for letter in letters),
+        question_mark=_ids(9),
+        full_stop=_ids(8, 8),
+        ending=_ids(9, 20, 21, first),
+    )
+
+
+def _ids(*values: int) -> TokenIds:
+    return np.array(values, dtype=np.int32)
 
 
 class MemoryStore:
@@ -61,7 +92,7 @@ def units_of(document: str, texts: Sequence[TokenIds], clusters: Sequence[int], 
 
 
 def synthetic_store(num_documents: int = 60, num_clusters: int = 8, max_tokens: int = 30, seed: int = 0) -> MemoryStore:
-    """A store whose first token of every unit is unique to it (from 1000 on), a tenth of the documents for validation."""
+    """A store of documents of 5 to 39 units in random clusters; every fourth document is for validation."""
     rng = np.random.default_rng(seed)
     units: dict[Split, list[Unit]] = {"train": [], "validation": []}
     next_token = 1000
@@ -75,3 +106,32 @@ def synthetic_store(num_documents: int = 60, num_clusters: int = 8, max_tokens: 
         split: Split = "validation" if number % 4 == 0 else "train"
         units[split] += units_of(f"document-{number}", texts, clusters, rng)
     return MemoryStore(units)
+
+
+def write_store(store: MemoryStore, folder: Path, num_clusters: int = 8, rows_per_group: int = 64) -> str:
+    """Write the units as a task store and return its address."""
+    rng = np.random.default_rng(0)
+    files = []
+    for split in SPLITS:
+        for cluster in store.clusters(split):
+            units = store.sample_units(split, cluster, rng, store.size(split, cluster))
+            table = pa.Table.from_pylist([asdict(unit) | {"text": ""} for unit in units], schema=UNIT_SCHEMA)
+            path = f"split={split}/cluster={cluster:05d}/part-00000.parquet"
+            groups = even_row_groups(table.num_rows, rows_per_group)
+            write_table(str(folder / path), table, groups)
+            files.append(StoredFile(split=split, cluster=cluster, path=path, row_groups=groups))
+    save_file({"centroids": np.eye(num_clusters, 4, dtype=np.float32)}, str(folder / CENTROIDS))
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        fingerprint="made-up",
+        inputs={},
+        counts={},
+        d_model=4,
+        min_cluster_size=1,
+        inertia=0,
+        merged_from=[[cluster] for cluster in range(num_clusters)],
+        samples=[[] for _ in range(num_clusters)],
+        files=files,
+    )
+    write_manifest(str(folder), manifest)
+    return str(folder)

@@ -1,0 +1,24 @@
+"""The actor that builds episodes. It must not import torch: builders are many, and each would pay for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from supmer.config import Config
+from supmer.corpus.store import TaskStore
+from supmer.tasks.codec import encode
+from supmer.tasks.sampler import EpisodeSampler
+from supmer.tasks.vocabulary import TaskVocabulary
+
+
+class EpisodeBuilder:
+    """Turns a block of meta-steps into the encoded episodes of `slots` of each step, in order."""
+
+    def __init__(self, store_uri: str, vocabulary: TaskVocabulary, config: Config, slots: Sequence[int]) -> None:
+        self._sampler = EpisodeSampler(TaskStore.open(store_uri), vocabulary, config)
+        self._slots = slots
+
+    def __call__(self, steps: pa.Table) -> pa.Table:
+        return encode(self._sampler.episode(step, slot) for step in steps["step"].to_pylist() for slot in self._slots)
