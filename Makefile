@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 QUICKSTART := configs/quickstart.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check format bench faults clean
+.PHONY: help setup quickstart test check format bench faults cluster-local cluster-down clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -44,6 +44,12 @@ bench: setup  ## benchmarks; each prints one JSON object as its last line
 
 faults: setup  ## the long fault campaign
 	$(RUN) tests/faults/campaign.py
+
+cluster-local: setup  ## an autoscaling Ray cluster on this machine, to submit jobs to
+	$(RUN) cluster/local/local_cluster.py up
+
+cluster-down: setup  ## end that cluster, all of it
+	$(RUN) cluster/local/local_cluster.py down
 
 clean:  ## remove the environment and caches (runs, stores and backbones stay)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

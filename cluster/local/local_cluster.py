@@ -75,6 +75,7 @@ def start_head(folder: Path, mark: str) -> subprocess.Popen[bytes]:
         "RAY_FAKE_CLUSTER": "1",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the nodes that the provider starts stay on 127.0.0.1 too
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_JOB_STOP_WAIT_TIME_S": "60",  # what `ray job stop` leaves a run to write a checkpoint
     }
     with open(folder / "head.log", "wb") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
