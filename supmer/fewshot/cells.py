@@ -158,7 +158,7 @@ class CellRunner:
 
     def __init__(self, config: Config, tasks: Mapping[str, PreparedTask], points: StartingPoints) -> None:
         torch.set_num_threads(max(1, int(config.fewshot.cpus_per_cell)))
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = torch.device("cuda" if config.fewshot.gpus_per_cell > 0 else "cpu")
         self.config = config
         self.tasks = tasks
         self.tokenizer = load_tokenizer(config.backbone)

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 import ray
 from ray.util import ActorPool
 
+from supmer import storage
 from supmer.backbone.load import load_model_config, load_tokenizer
+from supmer.cli import to_yaml
 from supmer.config import Config
 from supmer.errors import UserError
 from supmer.fewshot.cells import (
@@ -46,9 +48,10 @@ def run_fewshot(config: Config) -> list[Record]:
         UserError: a task, its data, a method, or a starting point cannot be used.
     """
     _check_methods(config)
-    config = resolve_backbone(config)
+    given, config = config, resolve_backbone(config)
     tasks = prepare_tasks(config)
     points = _starting_points(config)
+    _write_settings(given)
     results = Results(str(config.run_dir))
     cells = plan_cells(config, tasks)
     keys = cell_keys(config, tasks, points, cells)
@@ -77,6 +80,13 @@ def prepare_tasks(config: Config) -> dict[str, PreparedTask]:
             build_template(config, task, pattern, tokenizer).encode([rows.train[index] for index in split.train])
         prepared[task.name] = PreparedTask(task, rows)
     return prepared
+
+
+def _write_settings(config: Config) -> None:
+    """Leave the settings in a run directory that has none; those of a meta-trained run stay."""
+    path = storage.join(config.run_dir, "config.yaml")
+    if not storage.exists(path):
+        storage.write_bytes(path, to_yaml(config).encode())
 
 
 def _check_methods(config: Config) -> None:

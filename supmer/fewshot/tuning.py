@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -17,6 +18,8 @@ from supmer.meta.passes import PassPlan, plan_rows, run_pass, support_loss
 from supmer.model.prompted import PromptedSeq2Seq
 from supmer.model.regularizer import GradientRegularizer
 from supmer.tasks.episode import Example
+
+logger = logging.getLogger(__name__)
 
 StartingPoint = Literal["prompt", "regularizer", "ppt_prompt"]
 
@@ -99,11 +102,16 @@ def tune_prompt(
     prompt = start.detach().clone().to(bench.device).requires_grad_()
     optimizer = torch.optim.Adam([prompt], lr=bench.config.fewshot.learning_rate)
     best = prompt.detach().clone()
+    num_skipped = 0
 
     def step(batch: list[Example]) -> float:
+        nonlocal num_skipped
         raw = prompt_gradient(bench, prompt, batch)
         prompt.grad = raw.gradient if bend is None else bend(raw)
-        optimizer.step()
+        if bool(torch.isfinite(prompt.grad).all()):
+            optimizer.step()
+        else:
+            num_skipped += 1
         return raw.loss
 
     def keep() -> None:
@@ -113,6 +121,8 @@ def tune_prompt(
         return evaluate_rows(bench, bench.model, prompt.detach(), rows)
 
     curve = keep_best(bench.config.fewshot, rows, step, dev_score, keep)
+    if num_skipped:
+        logger.warning("%d of %d steps had a gradient that is not finite and were skipped", num_skipped, curve[-1].step)
     chosen = best_point(curve)
     return Tuned(bench.model, best, chosen.step, chosen.dev_score, curve)
 

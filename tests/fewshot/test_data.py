@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from random import Random
 
+import datasets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,3 +137,31 @@ def test_fewer_rows_than_k_are_refused() -> None:
     rows = [Row({"a": "x"}, label) for label in (0, 0, 0, 1, 1)]
     with pytest.raises(UserError, match=r"fewshot.k=3: task mine has only 2 train rows of class 1 \('good'\)"):
         draw_split(task_with(), rows, 3, 0)
+
+
+def write_hub_data(folder: Path, names: list[str]) -> None:
+    """Write a data set as the hub holds it: Parquet with class names."""
+    features = datasets.Features(
+        {"a": datasets.Value("string"), "b": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
+    )
+    columns = {"a": ["x", "y", "z"], "b": ["p", "q", "r"], "label": [0, 1, 2]}
+    for split in ("train", "test"):
+        datasets.Dataset.from_dict(columns, features=features).to_parquet(folder / f"{split}.parquet")
+
+
+def test_the_hubs_class_names_decide_not_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    tmp_path = tmp_path / "hub"
+    tmp_path.mkdir()
+    write_hub_data(tmp_path, ["high", "low", "middle"])
+    words = ["bad", "okay", "good"]
+    task = task_with(label_words=words, hub={"path": str(tmp_path), "classes": ["low", "middle", "high"]})
+    assert [row.label for row in load_rows(task, None).train] == [2, 0, 1]
+    wrong = task_with(label_words=words, hub={"path": str(tmp_path), "classes": ["low", "medium", "high"]})
+    with pytest.raises(UserError, match=r"hub.classes=.*: must be the data set's names \['high', 'low', 'middle'\]"):
+        load_rows(wrong, None)
+    unnamed = task_with(label_words=words, hub={"path": str(tmp_path)})
+    with pytest.raises(UserError, match=r"hub.classes=None: must be the data set's names"):
+        load_rows(unnamed, None)
+    with pytest.raises(UserError, match=r"cannot load .* from the hub .*; set fewshot.data_dir"):
+        load_rows(task_with(hub={"path": str(tmp_path), "test": "dev"}, label_words=words), None)

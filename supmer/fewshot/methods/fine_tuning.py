@@ -13,8 +13,8 @@ from supmer.tasks.episode import Example
 
 
 def tune(bench: Bench, rows: FewShotRows) -> Tuned:
-    """Train the copy by Adam at `fewshot.fine_tuning_rate` and keep the best on dev; needs fp32 weights to be stable."""
-    model = copy.deepcopy(bench.model).requires_grad_(True)
+    """Train the copy, in fp32, by Adam at `fewshot.fine_tuning_rate` and keep the best on dev."""
+    model = copy.deepcopy(bench.model).float().requires_grad_(True)
     prompt = torch.empty(0, model.backbone.config.d_model, device=bench.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=bench.config.fewshot.fine_tuning_rate)
     best: dict[str, torch.Tensor] = {}
