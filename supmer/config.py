@@ -10,21 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 from typing_extensions import Self
+
+from supmer.config_section import Section
+from supmer.config_tune import TuneConfig
 
 TaskKind = Literal["nsp", "nss", "scsp", "scss", "scc"]
 TASK_KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
 
 RunName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, coerce_numbers_to_str=True
-    )
 
 
 class RunConfig(Section):
@@ -248,6 +243,7 @@ class Config(Section):
     curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     fewshot: FewshotConfig = Field(default_factory=FewshotConfig)
+    tune: TuneConfig = Field(default_factory=TuneConfig)
     log: LogConfig = Field(default_factory=LogConfig)
 
     @model_validator(mode="after")
