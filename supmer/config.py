@@ -115,6 +115,11 @@ class TasksConfig(Section):
     max_length: int = Field(512, ge=16, description="encoder positions, prompt included")
     max_option_tokens: int = Field(86, ge=4, description="tokens an option of a multi-choice row is cut to")
 
+    @property
+    def min_input_tokens(self) -> int:
+        """Room for the question, and for a letter and a few words of each option."""
+        return 16 + 8 * max(self.num_options, self.num_options_nss)
+
     @field_validator("kinds")
     @classmethod
     def no_repeats(cls, value: list[TaskKind]) -> list[TaskKind]:
@@ -249,11 +254,11 @@ class Config(Section):
     @model_validator(mode="after")
     def check_length_budget(self) -> Self:
         """Each row needs room for the prompt and for the shortest row of every format."""
-        room = self.tasks.max_length - self.prompt.length
-        if room < MIN_INPUT_TOKENS:
+        most = self.tasks.max_length - self.tasks.min_input_tokens
+        if self.prompt.length > most:
             raise ValueError(
-                f"prompt.length={self.prompt.length}: must be at most tasks.max_length - {MIN_INPUT_TOKENS} = "
-                f"{self.tasks.max_length - MIN_INPUT_TOKENS}, so that rows keep room for text"
+                f"prompt.length={self.prompt.length}: must be at most tasks.max_length - {self.tasks.min_input_tokens} = "
+                f"{most}, so that rows keep room for text"
             )
         if self.train.max_tokens_per_microbatch < self.tasks.max_length:
             raise ValueError(
@@ -292,6 +297,17 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def check_clusters_for_scc(self) -> Self:
+        """The classes of an `scc` episode and those of its augmentation are different clusters."""
+        needed = 2 * self.tasks.num_options
+        if "scc" in self.tasks.kinds and self.clusters.num_clusters < needed:
+            raise ValueError(
+                f"clusters.num_clusters={self.clusters.num_clusters}: must be at least 2 * tasks.num_options = {needed}, "
+                "or leave scc out of tasks.kinds"
+            )
+        return self
+
+    @model_validator(mode="after")
     def check_cluster_sample(self) -> Self:
         """K-means needs at least K units."""
         sample, clusters = self.clusters.sample_size, self.clusters.num_clusters
@@ -308,7 +324,3 @@ class Config(Section):
     def max_input_tokens(self) -> int:
         """Encoder positions left for a row beside the prompt (published: 512 - 100 = 412)."""
         return self.tasks.max_length - self.prompt.length
-
-
-MIN_INPUT_TOKENS = 64
-"""Room for six one-word options and the question's ending."""

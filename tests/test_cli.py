@@ -43,6 +43,7 @@ MISTAKES = {
     "fewshot.seeds=[-1]": "fewshot.seeds[0]=-1: must be at least 0",
     "backbone.dtype=fp16": "backbone.dtype=fp16: must be float32 or bfloat16: T5 overflows",
     "prompt.length=500": "prompt.length=500: must be at most tasks.max_length - 64 = 448",
+    "clusters.num_clusters=7": "clusters.num_clusters=7: must be at least 2 * tasks.num_options = 8",
     "train.workers=5": "train.workers=5: must be at most meta.tasks_per_step=4",
     "run.dir=${nowhere}": "configuration: Interpolation key 'nowhere' not found",
     "run..name=3": "run..name=3: settings are given as section.key=value",
