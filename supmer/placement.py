@@ -28,18 +28,32 @@ def role_resources(role: Role) -> dict[str, float]:
     return {role: ROLE_SHARE} if "limit_cpus" in ray.cluster_resources() else {}
 
 
+def max_cpus() -> float:
+    """Return the CPUs that the cluster has or can grow to, the head's not counted where it computes nothing."""
+    return _limit("limit_cpus", "CPU")
+
+
+def max_gpus() -> float:
+    """Return the GPUs that the cluster has or can grow to."""
+    return _limit("limit_gpus", "GPU")
+
+
 def check_capacity(config: Config) -> None:
     """Refuse a job that can never be scheduled, instead of waiting for ever for nodes that will not come.
 
     Raises:
         UserError: all workers together need more GPUs or CPUs than the cluster can grow to.
     """
-    total = ray.cluster_resources()
     train = config.train
-    gpus = train.workers * train.gpus_per_worker
-    _check_limit(config, "GPUs", gpus, total.get("limit_gpus", total.get("GPU", 0.0)))
+    _check_limit(config, "GPUs", train.workers * train.gpus_per_worker, max_gpus())
     cpus = train.workers * (train.cpus_per_worker + train.episode_builders * train.cpus_per_builder)
-    _check_limit(config, "CPUs", cpus, total.get("limit_cpus", total.get("CPU", 0.0)))
+    _check_limit(config, "CPUs", cpus, max_cpus())
+
+
+def _limit(limit: str, resource: str) -> float:
+    """Return what the head announces, or, where it announces nothing, what there is."""
+    total = ray.cluster_resources()
+    return float(total.get(limit, 0.0 if "limit_cpus" in total else total.get(resource, 0.0)))
 
 
 def _check_limit(config: Config, what: str, needed: float, limit: float) -> None:
