@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from supmer.errors import UserError
 from supmer.fewshot.data import Row, draw_split, load_rows
-from supmer.fewshot.task import Task, load_task, parse_task
+from supmer.fewshot.task import HubSource, Task, load_task, parse_task
 
 LABEL_CHECKS = {
     # One sentence whose class is beyond doubt, with the label word it must have (the data's numbering is asserted by it).
@@ -164,4 +164,4 @@ def test_the_hubs_class_names_decide_not_its_numbers(tmp_path: Path, monkeypatch
     with pytest.raises(UserError, match=r"hub.classes=None: must be the data set's names"):
         load_rows(unnamed, None)
     with pytest.raises(UserError, match=r"cannot load .* from the hub .*; set fewshot.data_dir"):
-        load_rows(task_with(hub={"path": str(tmp_path), "test": "dev"}, label_words=words), None)
+        load_rows(task.model_copy(update={"hub": HubSource(path=str(tmp_path), train="dev")}), None)
