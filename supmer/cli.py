@@ -31,10 +31,12 @@ class JobParser(argparse.ArgumentParser):
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file (or only defaults if `path` is None), apply ``section.key=value`` overrides and validate.
 
+    A file may begin with ``base: other.yaml`` and then says only how it differs from that one.
+
     Raises:
         UserError: the file cannot be read, a key is unknown, or a value is out of range.
     """
-    raw = OmegaConf.merge(_read_yaml(path), _parse_overrides(overrides))
+    raw = OmegaConf.merge(_on_base(path, _read_yaml(path)), _parse_overrides(overrides))
     try:
         values = OmegaConf.to_container(raw, resolve=True)
     except OmegaConfBaseException as error:
@@ -103,6 +105,19 @@ def _read_yaml(path: str | Path | None) -> DictConfig:
     if not isinstance(content, DictConfig):
         raise UserError(f"--config {path}: must be a mapping of sections")
     return content
+
+
+def _on_base(path: str | Path | None, content: DictConfig) -> DictConfig:
+    """Lay a file's settings over those of the file that its key `base` names, relative to its own folder."""
+    base = content.pop("base", None)
+    if path is None or base is None:
+        return content
+    below = _read_yaml(Path(path).parent / str(base))
+    if "base" in below:
+        raise UserError(f"--config {path}: base={base}: must not have a base itself")
+    merged = OmegaConf.merge(below, content)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
