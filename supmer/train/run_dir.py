@@ -27,6 +27,10 @@ FREE_SETTINGS = (
     "corpus.embed_batch_tokens",
     "train",
     "fewshot",
+    "tune.num_trials",
+    "tune.max_concurrent",
+    "tune.max_retries",
+    "tune.stall_seconds",
     "log",
 )
 """Settings and sections that may change between the parts of one run: they say where and how fast, not what."""
