@@ -7,7 +7,7 @@ import shlex
 import sys
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 import ray.train
@@ -44,7 +44,19 @@ class RunResult:
     exit_code: int
 
 
-def run(config: Config) -> RunResult:
+class Observer(Protocol):
+    """Who follows a run besides the terminal, as a sweep does."""
+
+    def see(self, event: Event) -> None:
+        """Take what a worker has posted."""
+        ...
+
+    def stop_requested(self) -> bool:
+        """Tell whether the run should save after this meta-step and end."""
+        ...
+
+
+def run(config: Config, observer: Observer | None = None) -> RunResult:
     """Do the main job, or the rest of it where an earlier call was interrupted.
 
     Raises:
@@ -62,7 +74,7 @@ def run(config: Config) -> RunResult:
     checkpoint.forget_ray_snapshot(directory.checkpoints)
     job = Job(resolved, directory, store_uri, _origin(config, resolved, store_uri), open_mailbox())
     with StopSignals() as signals, Trackers(config, directory) as trackers:
-        is_complete = _follow(_Fit(job), job, signals, trackers)
+        is_complete = _follow(_Fit(job), job, signals, trackers, observer)
     checkpoint.prune(directory.checkpoints, config.train.keep_checkpoints)
     write_report(directory)
     _tell_end(config, directory, is_complete)
@@ -116,22 +128,24 @@ def _build_trainer(job: Job) -> TorchTrainer:
     )
 
 
-def _follow(fit: _Fit, job: Job, signals: StopSignals, trackers: Trackers) -> bool:
+def _follow(fit: _Fit, job: Job, signals: StopSignals, trackers: Trackers, observer: Observer | None) -> bool:
     """Show what the workers post until they end; return whether the last meta-step was reached."""
     lines = ProgressLines(job.config)
     asked = False
     while fit.is_alive():
         fit.join(SECONDS_BETWEEN_COLLECTIONS)
-        _show(ray.get(job.mailbox.collect.remote()), lines, trackers)
-        if signals.received and not asked:
+        _show(ray.get(job.mailbox.collect.remote()), lines, trackers, observer)
+        if not asked and (signals.received or (observer and observer.stop_requested())):
             logger.info("stopping after this meta-step; once more to stop at once")
             asked = ray.get(job.mailbox.request_stop.remote()) is None
-    _show(ray.get(job.mailbox.collect.remote()), lines, trackers)
+    _show(ray.get(job.mailbox.collect.remote()), lines, trackers, observer)
     return fit.is_complete()
 
 
-def _show(events: list[Event], lines: ProgressLines, trackers: Trackers) -> None:
+def _show(events: list[Event], lines: ProgressLines, trackers: Trackers, observer: Observer | None) -> None:
     for event in events:
+        if observer is not None:
+            observer.see(event)
         match event:
             case Progress(row):
                 lines.show(row)
