@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "supmer"
 
-LAYERS = ["backbone", "corpus", "pretrain", "tasks", "model", "meta", "train", "fewshot", "tune"]
+LAYERS = ["backbone", "corpus", "pretrain", "tasks", "model", "meta", "train", "fewshot", "tune", "planning", "doctor"]
 """From the bottom up, above the modules directly under `supmer/`; a folder imports only from those before it."""
 
 WITHOUT_RAY = ["backbone", "tasks", "model", "meta"]
