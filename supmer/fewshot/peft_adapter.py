@@ -16,7 +16,7 @@ from supmer.backbone.load import FIRST_SENTINEL, load_model_config
 from supmer.cli import validate
 from supmer.config import BackboneConfig, Config
 from supmer.errors import UserError
-from supmer.fewshot.starting_points import read_prompt
+from supmer.fewshot.starting_points import PROMPT_FILE, read_prompt
 from supmer.fewshot.task import SLOT
 from supmer.pretrain.warmup import resolve_backbone
 
@@ -61,12 +61,12 @@ def export_peft(run: str, out: str, cell: str | None = None, base_model: str | N
     backbone = (
         resolve_backbone(settings).backbone if base_model is None and settings else BackboneConfig(name=base_model or "")
     )
-    folder = run if cell is None else storage.join(run, "fewshot", cell)
-    prompt = read_prompt(folder, "--run" if cell is None else "--cell")
+    record = None if cell is None else _record_of(run, cell)
+    prompt = read_prompt(run if cell is None else storage.join(run, "fewshot", cell), "--run")
     model_config = load_model_config(backbone)
     if prompt.shape[1] != model_config.d_model:
         raise UserError(f"--run {run}: its prompt has width {prompt.shape[1]}, {backbone.name} has {model_config.d_model}")
-    source = Source(run, backbone.name, backbone.revision, settings, _record_of(folder) if cell else None)
+    source = Source(run, backbone.name, backbone.revision, settings, record)
     files = {
         WEIGHTS_FILE: save_safetensors({"prompt_embeddings": prompt.contiguous()}, metadata={"format": "pt"}),
         CONFIG_FILE: json.dumps(_adapter_config(prompt, model_config, source), indent=2, sort_keys=True).encode(),
@@ -167,7 +167,12 @@ def _settings_of(run: str) -> Config | None:
         raise UserError(f"--run {run}: config.yaml is not readable as YAML") from error
 
 
-def _record_of(folder: str) -> dict[str, Any]:
+def _record_of(run: str, cell: str) -> dict[str, Any]:
+    folder = storage.join(run, "fewshot", cell)
+    if not storage.exists(storage.join(folder, "details.json")):
+        raise UserError(f"--cell {cell}: no such folder in {storage.join(run, 'fewshot')}")
+    if not storage.exists(storage.join(folder, PROMPT_FILE)):
+        raise UserError(f"--cell {cell}: its method tunes no prompt")
     details: dict[str, Any] = json.loads(storage.read_bytes(storage.join(folder, "details.json")))
     record: dict[str, Any] = details["record"]
     return record

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 
 import ray
+import yaml
 from ray.util import ActorPool
 
 from supmer import storage
@@ -30,6 +31,7 @@ from supmer.fewshot.results import Record, Results
 from supmer.fewshot.starting_points import StartingPoints, read_starting_points
 from supmer.fewshot.task import builtin_task_names, load_task
 from supmer.placement import role_resources
+from supmer.pretrain.warmup import NAME as WARMUP
 from supmer.pretrain.warmup import resolve_backbone
 from supmer.runtime import connect_ray
 
@@ -97,7 +99,20 @@ def _check_methods(config: Config) -> None:
 
 def _starting_points(config: Config) -> StartingPoints:
     needed = frozenset().union(*(METHODS[name].needs for name in config.fewshot.methods))
+    own = str(config.run_dir)
+    for run in sorted({config.fewshot.from_run or own, config.fewshot.ppt_run or own} if needed else ()):
+        _warn_of_other_backbone(run, config)
     return read_starting_points(config, needed, load_model_config(config.backbone).d_model)
+
+
+def _warn_of_other_backbone(run: str, config: Config) -> None:
+    """A prompt of the right width for another backbone would be tuned without complaint, and to little use."""
+    path = storage.join(run, "config.yaml")
+    if not storage.exists(path):
+        return
+    stored = (yaml.safe_load(storage.read_bytes(path)) or {}).get("backbone", {}).get("name")
+    if stored not in (config.backbone.name, WARMUP):
+        logger.warning("the prompt of %s was trained for backbone.name=%s, not %s", run, stored, config.backbone.name)
 
 
 def _compute(

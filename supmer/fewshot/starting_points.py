@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
@@ -16,11 +15,9 @@ from torch import Tensor
 from supmer import storage
 from supmer.config import Config, RegularizerConfig
 from supmer.errors import UserError
-from supmer.fewshot.tuning import StartingPoint
 from supmer.model.regularizer import GradientRegularizer
-from supmer.pretrain.warmup import NAME as WARMUP
 
-logger = logging.getLogger(__name__)
+StartingPoint = Literal["prompt", "regularizer", "ppt_prompt"]
 
 PROMPT_FILE, REGULARIZER_FILE = "prompt.safetensors", "regularizer.safetensors"
 
@@ -50,8 +47,6 @@ def read_starting_points(config: Config, needed: Iterable[StartingPoint], width:
     """
     needed = set(needed)
     run = config.fewshot.from_run or str(config.run_dir)
-    for source in {run, config.fewshot.ppt_run or run} if needed else ():
-        _warn_of_other_backbone(source, config)
     prompt = ppt_prompt = regularizer = None
     if "prompt" in needed:
         prompt = _fitting_prompt(run, "fewshot.from_run", config, width)
@@ -114,16 +109,6 @@ def regularizer_shape(tensors: dict[str, Tensor], config: RegularizerConfig, ori
     if sorted(depths) != list(range(len(depths))) or layer is None or layer.dim() != 2 or gate is None or gate.dim() != 2:
         raise UserError(f"{origin}: not a regularizer; it needs mlp.layers.<i>.u, .v, .bias and mlp.linear_1, mlp.linear_2")
     return config.model_copy(update={"hidden_layers": len(depths) - 1, "rank": layer.shape[1], "gate_hidden": gate.shape[0]})
-
-
-def _warn_of_other_backbone(run: str, config: Config) -> None:
-    """A prompt of the right width for another backbone would be tuned without complaint, and to little use."""
-    path = storage.join(run, "config.yaml")
-    if not storage.exists(path):
-        return
-    stored = yaml.safe_load(storage.read_bytes(path)).get("backbone", {}).get("name")
-    if stored not in (config.backbone.name, WARMUP):
-        logger.warning("the prompt of %s was trained for backbone.name=%s, not %s", run, stored, config.backbone.name)
 
 
 def _fitting_prompt(run: str, setting: str, config: Config, width: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,14 +14,13 @@ from torch import Tensor
 from supmer.config import Config, FewshotConfig
 from supmer.fewshot.labels import LabelWords
 from supmer.fewshot.scoring import evaluate, score_labels
+from supmer.fewshot.starting_points import StartingPoint
 from supmer.meta.passes import PassPlan, plan_rows, run_pass, support_loss
 from supmer.model.prompted import PromptedSeq2Seq
 from supmer.model.regularizer import GradientRegularizer
 from supmer.tasks.episode import Example
 
 logger = logging.getLogger(__name__)
-
-StartingPoint = Literal["prompt", "regularizer", "ppt_prompt"]
 
 
 @dataclass(frozen=True)

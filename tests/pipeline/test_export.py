@@ -99,6 +99,8 @@ def test_the_model_card_names_the_backbone_and_its_example_runs(run: tuple[Path,
     tasks = prepare_tasks(config)
     result = CellRunner(config, tasks, StartingPoints()).run(cell)
     Results(str(folder)).add(result, "key")
+    with pytest.raises(UserError, match="--cell nonsense: no such folder in"):
+        export_peft(str(folder), str(tmp_path), cell="nonsense")
     export_peft(str(folder), str(tmp_path), cell=cell.name)
     card = (tmp_path / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
