@@ -25,6 +25,7 @@ from typing_extensions import Self
 from supmer.backbone.load import load_tokenizer
 from supmer.config import Config
 from supmer.errors import UserError
+from supmer.placement import role_resources
 from supmer.tasks.codec import decode
 from supmer.tasks.episode import Episode
 from supmer.tasks.sampler import EpisodeSampler
@@ -106,14 +107,15 @@ class EpisodeStream:
         """Return the lazy dataset of the encoded episodes of `steps`, one episode a row."""
         train = self._config.train
         # The same resources for both operators let Ray Data fuse them, so that no process is spent on counting.
-        dataset = ray.data.read_datasource(MetaSteps(steps, self._steps_per_block), num_cpus=train.cpus_per_builder)
+        share = {"num_cpus": train.cpus_per_builder, "resources": role_resources("data") or None}
+        dataset = ray.data.read_datasource(MetaSteps(steps, self._steps_per_block), **share)
         dataset = dataset.map_batches(
             EpisodeBuilder,
             fn_constructor_args=self._builder_arguments,
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=train.episode_builders, max_tasks_in_flight_per_actor=2),
-            num_cpus=train.cpus_per_builder,
+            **share,
         )
         context = dataset.context
         context.enable_progress_bars = False

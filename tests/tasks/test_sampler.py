@@ -226,8 +226,8 @@ def test_a_split_that_cannot_host_a_kind_is_named(kind: TaskKind) -> None:
 
 def test_too_many_options_are_refused() -> None:
     with pytest.raises(UserError, match=r"tasks\.num_options_nss=9: must be at most 8"):
-        EpisodeSampler(store(), VOCABULARY, make_config(kinds=["nss"], num_options_nss=9))
-    EpisodeSampler(store(), VOCABULARY, make_config(kinds=["nsp"], num_options_nss=9))
+        EpisodeSampler(store(), VOCABULARY, make_config(kinds=["nss"], num_options_nss=9, max_length=128))
+    EpisodeSampler(store(), VOCABULARY, make_config(kinds=["nsp"], num_options_nss=9, max_length=128))
 
 
 def fingerprint(episode: Episode) -> tuple[object, ...]:
