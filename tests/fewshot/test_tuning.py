@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,3 +193,15 @@ def test_transfer_goes_to_tasks_of_the_same_format_without_shared_text() -> None
     assert transfer_targets(tasks, "b") == ["c"]
     assert transfer_targets(tasks, "c") == ["a", "b"]
     assert transfer_targets(tasks, "d") == []
+
+
+def test_a_tuned_prompt_is_scored_on_the_other_task_under_its_own_pattern_and_words(config: Config, task_file: Path) -> None:
+    other = task_file.with_name("other.yaml")
+    other.write_text(task_file.read_text().replace("colour", "other").replace("[bad, good]", "[good, okay]"))
+    config = changed(config, tasks=[str(task_file), str(other)], transfer=True)
+    runner = CellRunner(config, prepare_tasks(config), StartingPoints())
+    there = runner.run(Cell("colour", 0, "zero_shot", 0, 4))
+    own = runner.run(Cell("other", 0, "zero_shot", 0, 4))
+    (transfer,) = there.transfer
+    assert (transfer.target, transfer.score, transfer.num_test) == ("other", own.score, 80)
+    assert there.score != own.score
