@@ -19,6 +19,7 @@ from supmer.config_text import describe, sections_help, suggest
 from supmer.errors import UserError
 
 EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
 
 
 class JobParser(argparse.ArgumentParser):
@@ -87,6 +88,9 @@ def run_job(job: Callable[[Config, argparse.Namespace], int | None], parser: arg
     except UserError as error:
         sys.stderr.write(f"error: {_one_line(error)}\n")
         sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def _configure_logging(level: str) -> None:

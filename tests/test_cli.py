@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from supmer.cli import load_config, to_yaml, validate
+from supmer.cli import build_parser, load_config, run_job, to_yaml, validate
 from supmer.config import Config
 from supmer.errors import UserError
 
@@ -116,3 +116,13 @@ def test_help_lists_every_section_and_setting() -> None:
     assert "tasks.num_options=4" in result.stdout
     assert "(at least 2 and at most 26)" in result.stdout
     assert "backbone.warmup.vocab_size=8000" in result.stdout
+
+
+def test_interrupt_ends_without_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["job"])
+    with pytest.raises(SystemExit) as ended:
+        run_job(interrupted, build_parser("a job"))
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")

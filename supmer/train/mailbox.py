@@ -74,7 +74,7 @@ def open_mailbox() -> Any:
     return ray.remote(num_cpus=0, scheduling_strategy=here)(MailboxActor).remote()
 
 
-class FailureNotes(ray.train.UserCallback):
+class FailureNotes(ray.train.UserCallback):  # type: ignore[misc]  # Ray is untyped here
     """Tells the driver why workers are started again."""
 
     def __init__(self, mailbox: Any) -> None:
