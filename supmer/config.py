@@ -41,10 +41,10 @@ class WarmupConfig(Section):
     d_ff: int = Field(256, ge=8, description="feed-forward width")
     num_layers: int = Field(2, ge=1, description="encoder layers and decoder layers, each")
     num_heads: int = Field(4, ge=1, description="attention heads")
-    steps: int = Field(300, ge=0, description="span-corruption steps")
-    batch_size: int = Field(32, ge=1, description="sequences a step")
-    sequence_length: int = Field(128, ge=16, description="tokens a sequence before corruption")
-    learning_rate: float = Field(3e-3, gt=0, description="peak learning rate, linear decay")
+    steps: int = Field(800, ge=0, description="span-corruption steps")
+    batch_size: int = Field(16, ge=1, description="sequences a step")
+    sequence_length: int = Field(64, ge=16, description="tokens a sequence before corruption")
+    learning_rate: float = Field(5e-3, gt=0, description="peak learning rate, linear decay")
 
 
 class BackboneConfig(Section):

@@ -11,9 +11,12 @@ import importlib.metadata
 import json
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+import torch
 
 from supmer.config import Config, CorpusConfig
 from supmer.corpus.files import find_files
@@ -85,7 +88,10 @@ def _make(config: Config, folder: Path) -> None:
         )
     model = build_model(settings, tokenizer)
     log.info("backbone: %d documents, %d tokens, %d parameters", len(texts), sequences.size, model.num_parameters())
-    before, after = train(model, tokenizer, sequences, settings)
+    # One thread: the weights, and so every number after them, must not depend on how many cores there are. Matrices of this
+    # size gain little from more.
+    with _one_thread():
+        before, after = train(model, tokenizer, sequences, settings)
     log.info("backbone: held-out span-corruption loss %.3f before, %.3f after %d steps", before, after, settings.steps)
     temporary = folder.with_name(f"{folder.name}.{uuid4().hex}.tmp")
     try:
@@ -94,6 +100,16 @@ def _make(config: Config, folder: Path) -> None:
         _publish(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def _publish(temporary: Path, folder: Path) -> None:
