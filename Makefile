@@ -51,5 +51,11 @@ cluster-local: setup  ## an autoscaling Ray cluster on this machine, to submit j
 cluster-down: setup  ## end that cluster, all of it
 	$(RUN) cluster/local/local_cluster.py down
 
+cluster-local: setup  ## an autoscaling cluster on this machine, on 127.0.0.1
+	$(RUN) cluster/local/local_cluster.py up
+
+cluster-down: setup  ## end that cluster
+	$(RUN) cluster/local/local_cluster.py down
+
 clean:  ## remove the environment and caches (runs, stores and backbones stay)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
