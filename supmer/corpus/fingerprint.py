@@ -27,7 +27,7 @@ def describe_inputs(config: Config) -> dict[str, Any]:
     """
     return {
         "schema_version": SCHEMA_VERSION,
-        "sources": _describe_packages(config) if config.corpus.format == "package_docs" else _describe_files(config),
+        "sources": describe_sources(config),
         "corpus": config.corpus.model_dump(mode="json", exclude=WITHOUT_EFFECT),
         "clusters": config.clusters.model_dump(mode="json"),
         "min_cluster_size": min_cluster_size(config.tasks),
@@ -35,6 +35,11 @@ def describe_inputs(config: Config) -> dict[str, Any]:
         "backbone": backbone_identity(config.backbone) | {"dtype": config.backbone.dtype},
         "sentencex": metadata.version("sentencex"),
     }
+
+
+def describe_sources(config: Config) -> dict[str, Any]:
+    """Return which text is read: versions of packages, or paths, sizes and times of files."""
+    return _describe_packages(config) if config.corpus.format == "package_docs" else _describe_files(config)
 
 
 def fingerprint(inputs: dict[str, Any]) -> str:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import importlib.metadata
-import json
 import logging
 import shutil
 from collections.abc import Iterable, Iterator
@@ -18,8 +16,8 @@ from uuid import uuid4
 
 import torch
 
-from supmer.config import Config, CorpusConfig
-from supmer.corpus.files import find_files
+from supmer.config import Config
+from supmer.corpus.fingerprint import describe_sources, fingerprint
 from supmer.corpus.reading import read_documents
 from supmer.errors import UserError
 from supmer.pretrain.span_corruption import pack_sequences
@@ -121,26 +119,15 @@ def _publish(temporary: Path, folder: Path) -> None:
 
 
 def _fingerprint(config: Config) -> str:
-    identity = {
-        "recipe": RECIPE,
-        "warmup": config.backbone.warmup.model_dump(),
-        "corpus": _corpus_identity(config.corpus),
-    }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _corpus_identity(corpus: CorpusConfig) -> dict[str, object]:
-    """Say which text is read: versions of packages, or names, sizes and times of files, and how they are read."""
-    if corpus.format == "package_docs":
-        owners = importlib.metadata.packages_distributions()
-        sources = [
-            [name, *(importlib.metadata.version(owner) for owner in sorted(set(owners.get(name, []))))]
-            for name in corpus.packages
-        ]
-    else:
-        sources = [[file.name, str(file.size), str(file.mtime_ns)] for file in find_files(corpus).files]
-    read_by = corpus.model_dump(include={"format", "text_document", "text_column", "id_column", "max_documents"})
-    return {"sources": sources, **read_by}
+    """Return what the weights depend on: the recipe, its settings, and the text that is read."""
+    read_by = config.corpus.model_dump(include={"format", "text_document", "text_column", "id_column", "max_documents"})
+    return fingerprint(
+        {
+            "recipe": RECIPE,
+            "warmup": config.backbone.warmup.model_dump(),
+            "corpus": read_by | describe_sources(config),
+        }
+    )[:16]
 
 
 def _hash(document: str) -> int:
