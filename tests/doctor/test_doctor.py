@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def cluster() -> Iterator[str]:
     """A head that computes nothing, a trainer node and a data node, as the definitions in `cluster/` make them."""
     cluster = Cluster()
     try:
@@ -32,7 +33,7 @@ def cluster() -> Iterator[None]:
         cluster.add_node(num_cpus=2, resources={"trainer": 1})
         cluster.add_node(num_cpus=1, resources={"data": 1})
         ray.init(address=cluster.address, log_to_driver=False)
-        yield
+        yield str(cluster.address)
     finally:
         ray.shutdown()
         cluster.shutdown()
@@ -49,7 +50,7 @@ def by_name(checks: list[Check]) -> dict[str, Check]:
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_a_sound_cluster_passes_everything(cluster: None, tmp_path: Path) -> None:
+def test_a_sound_cluster_passes_everything(cluster: str, tmp_path: Path) -> None:
     checks = by_name(run_checks(config_for(tmp_path), wait_seconds=60))
     names = ["workers", "nodes", "versions", "free disk", "shared memory", "storage", "backbone", "all-reduce"]
     assert list(checks) == names
@@ -60,14 +61,14 @@ def test_a_sound_cluster_passes_everything(cluster: None, tmp_path: Path) -> Non
 
 
 @pytest.mark.cluster
-def test_too_many_workers_are_refused_at_once(cluster: None, tmp_path: Path) -> None:
+def test_too_many_workers_are_refused_at_once(cluster: str, tmp_path: Path) -> None:
     (check,) = run_checks(config_for(tmp_path, "train.workers=3"), wait_seconds=60)
     assert not check.passed
     assert check.found.startswith("train.workers=3: needs 3.75 CPUs, and this cluster has or grows to 3;")
 
 
 @pytest.mark.cluster
-def test_storage_and_backbone_out_of_reach_fail_with_a_remedy(cluster: None, tmp_path: Path) -> None:
+def test_storage_and_backbone_out_of_reach_fail_with_a_remedy(cluster: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     folder = tmp_path / "file" / "runs"
     checks = by_name(run_checks(config_for(folder, f"backbone.name={tmp_path}/no-model"), wait_seconds=60))
@@ -77,7 +78,7 @@ def test_storage_and_backbone_out_of_reach_fail_with_a_remedy(cluster: None, tmp
 
 
 @pytest.mark.cluster
-def test_workers_that_do_not_come_are_reported(cluster: None, tmp_path: Path) -> None:
+def test_workers_that_do_not_come_are_reported(cluster: str, tmp_path: Path) -> None:
     checks = by_name(run_checks(config_for(tmp_path, "train.cpus_per_worker=1.2"), wait_seconds=2))
     assert not checks["workers"].passed and "ray status" in checks["workers"].remedy
     assert "all-reduce" not in checks
@@ -114,8 +115,9 @@ def test_table_shows_the_remedy_of_failures_only() -> None:
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_command_line_tells_by_its_exit_code(tmp_path: Path) -> None:
+def test_command_line_tells_by_its_exit_code(cluster: str, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "pipeline" / "doctor.py"), "backbone.name=/no/model", f"run.dir={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    environment = os.environ | {"RAY_ADDRESS": cluster}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
     assert done.returncode == 1, done.stderr
     assert "FAIL" in done.stdout and "all-reduce" in done.stdout
