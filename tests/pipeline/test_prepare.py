@@ -25,7 +25,7 @@ DOCUMENTS = [
 
 def run(*arguments: str, timeout: int = 200) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "pipeline" / "prepare.py"), *arguments]
-    environment = os.environ | {"PYTHONWARNINGS": "default", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
 
 
@@ -40,7 +40,7 @@ def assert_one_line(result: subprocess.CompletedProcess[str], message: str) -> N
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("backbone")
-    tokenizer = train_tokenizer(DOCUMENTS, 256)
+    tokenizer = train_tokenizer(DOCUMENTS, 100)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         sizes = T5Config(vocab_size=len(tokenizer), d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
