@@ -13,6 +13,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, StringConstraints, field_validator, model_validator
 from typing_extensions import Self
 
+from supmer.config_checks import CHECKS
 from supmer.config_section import Section
 from supmer.config_tune import TuneConfig
 
@@ -252,67 +253,10 @@ class Config(Section):
     log: LogConfig = Field(default_factory=LogConfig)
 
     @model_validator(mode="after")
-    def check_length_budget(self) -> Self:
-        """Each row needs room for the prompt and for the shortest row of every format."""
-        most = self.tasks.max_length - self.tasks.min_input_tokens
-        if self.prompt.length > most:
-            raise ValueError(
-                f"prompt.length={self.prompt.length}: must be at most tasks.max_length - {self.tasks.min_input_tokens} = "
-                f"{most}, so that rows keep room for text"
-            )
-        if self.train.max_tokens_per_microbatch < self.tasks.max_length:
-            raise ValueError(
-                f"train.max_tokens_per_microbatch={self.train.max_tokens_per_microbatch}: must be at least "
-                f"tasks.max_length={self.tasks.max_length}, so that one row fits"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def check_sharding(self) -> Self:
-        """Workers form equal groups, each of which holds one copy of the weights."""
-        train = self.train
-        if train.sharding != "none" and train.workers < 2:
-            raise ValueError(f"train.sharding={train.sharding}: must be none unless train.workers is at least 2")
-        if train.sharding == "hybrid" and (train.shard_size < 2 or train.workers % train.shard_size):
-            raise ValueError(
-                f"train.shard_size={train.shard_size}: must be at least 2 and divide train.workers={train.workers}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def check_double_backward(self) -> Self:
-        """Fused attention has no double backward."""
-        if self.meta.order == "second" and self.meta.hvp == "autograd" and self.backbone.attention != "eager":
-            raise ValueError("meta.hvp=autograd: must be finite_difference unless backbone.attention=eager")
-        return self
-
-    @model_validator(mode="after")
-    def check_workers_have_episodes(self) -> Self:
-        """A worker without an episode would only wait for the others."""
-        if self.train.workers > self.meta.tasks_per_step:
-            raise ValueError(
-                f"train.workers={self.train.workers}: must be at most meta.tasks_per_step={self.meta.tasks_per_step}, "
-                "so that each worker has an episode"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def check_clusters_for_scc(self) -> Self:
-        """The classes of an `scc` episode and those of its augmentation are different clusters."""
-        needed = 2 * self.tasks.num_options
-        if "scc" in self.tasks.kinds and self.clusters.num_clusters < needed:
-            raise ValueError(
-                f"clusters.num_clusters={self.clusters.num_clusters}: must be at least 2 * tasks.num_options = {needed}, "
-                "or leave scc out of tasks.kinds"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def check_cluster_sample(self) -> Self:
-        """K-means needs at least K units."""
-        sample, clusters = self.clusters.sample_size, self.clusters.num_clusters
-        if sample < clusters:
-            raise ValueError(f"clusters.sample_size={sample}: must be at least clusters.num_clusters={clusters}")
+    def check_combinations(self) -> Self:
+        """Refuse settings that are right alone and wrong together."""
+        for check in CHECKS:
+            check(self)
         return self
 
     @property

@@ -1,0 +1,75 @@
+"""Checks across the sections of a configuration: each raises ValueError with the setting, its value and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from supmer.config import Config
+
+
+def check_length_budget(config: Config) -> None:
+    """Each row needs room for the prompt and for the shortest row of every format."""
+    most = config.tasks.max_length - config.tasks.min_input_tokens
+    if config.prompt.length > most:
+        raise ValueError(
+            f"prompt.length={config.prompt.length}: must be at most tasks.max_length - {config.tasks.min_input_tokens} = "
+            f"{most}, so that rows keep room for text"
+        )
+    if config.train.max_tokens_per_microbatch < config.tasks.max_length:
+        raise ValueError(
+            f"train.max_tokens_per_microbatch={config.train.max_tokens_per_microbatch}: must be at least "
+            f"tasks.max_length={config.tasks.max_length}, so that one row fits"
+        )
+
+
+def check_sharding(config: Config) -> None:
+    """Workers form equal groups, each of which holds one copy of the weights."""
+    train = config.train
+    if train.sharding != "none" and train.workers < 2:
+        raise ValueError(f"train.sharding={train.sharding}: must be none unless train.workers is at least 2")
+    if train.sharding == "hybrid" and (train.shard_size < 2 or train.workers % train.shard_size):
+        raise ValueError(f"train.shard_size={train.shard_size}: must be at least 2 and divide train.workers={train.workers}")
+
+
+def check_double_backward(config: Config) -> None:
+    """Fused attention has no double backward."""
+    if config.meta.order == "second" and config.meta.hvp == "autograd" and config.backbone.attention != "eager":
+        raise ValueError("meta.hvp=autograd: must be finite_difference unless backbone.attention=eager")
+
+
+def check_workers_have_episodes(config: Config) -> None:
+    """A worker without an episode would only wait for the others, unless it holds a share of the weights."""
+    if config.train.sharding == "none" and config.train.workers > config.meta.tasks_per_step:
+        raise ValueError(
+            f"train.workers={config.train.workers}: must be at most meta.tasks_per_step={config.meta.tasks_per_step}, "
+            "so that each worker has an episode"
+        )
+
+
+def check_clusters_for_scc(config: Config) -> None:
+    """The classes of an `scc` episode and those of its augmentation are different clusters."""
+    needed = 2 * config.tasks.num_options
+    if "scc" in config.tasks.kinds and config.clusters.num_clusters < needed:
+        raise ValueError(
+            f"clusters.num_clusters={config.clusters.num_clusters}: must be at least 2 * tasks.num_options = {needed}, "
+            "or leave scc out of tasks.kinds"
+        )
+
+
+def check_cluster_sample(config: Config) -> None:
+    """K-means needs at least K units."""
+    sample, clusters = config.clusters.sample_size, config.clusters.num_clusters
+    if sample < clusters:
+        raise ValueError(f"clusters.sample_size={sample}: must be at least clusters.num_clusters={clusters}")
+
+
+CHECKS: tuple[Callable[[Config], None], ...] = (
+    check_length_budget,
+    check_sharding,
+    check_double_backward,
+    check_workers_have_episodes,
+    check_clusters_for_scc,
+    check_cluster_sample,
+)
