@@ -134,8 +134,8 @@ def _compute(
         max_restarts=MAX_RETRIES,
         max_task_retries=MAX_RETRIES,
     )
-    pool = ActorPool([runner.remote(shared) for _ in range(min(settings.concurrency, len(todo)))])
-    finished = pool.map_unordered(lambda actor, cell: actor.run.remote(cell), todo)
+    pool = ActorPool([runner.remote() for _ in range(min(settings.concurrency, len(todo)))])
+    finished = pool.map_unordered(lambda actor, cell: actor.run.remote(shared, cell), todo)
     for number, result in enumerate(finished, start=1):
         record = results.add(result, keys[result.cell])
         logger.info(
@@ -152,12 +152,13 @@ def _compute(
 
 
 class _CellActor:
-    """A runner on some node. It fetches what it needs itself, so that it can be restarted after a failure."""
+    """A runner on some node, made at its first cell: an actor without constructor arguments can always be restarted."""
 
-    def __init__(self, shared: list[ray.ObjectRef]) -> None:
-        self.runner = CellRunner(*ray.get(shared))
+    runner: CellRunner | None = None
 
-    def run(self, cell: Cell) -> CellResult:
+    def run(self, shared: list[ray.ObjectRef], cell: Cell) -> CellResult:
+        if self.runner is None:
+            self.runner = CellRunner(*ray.get(shared))
         return self.runner.run(cell)
 
 

@@ -51,7 +51,7 @@ def terminal_table(grid: Grid) -> Table:
     table = Table(title="few-shot results (%), mean ± standard deviation over data seeds")
     table.add_column("task")
     for method in grid.methods:
-        table.add_column(method, justify="right")
+        table.add_column(method, justify="right", overflow="fold")
     for row in grid.rows:
         table.add_row(row, *(_text(grid, row, method) for method in grid.methods))
     return table
