@@ -29,7 +29,7 @@ def bars_by_method(grid: Grid) -> bytes:
         axes.bar(positions, means, width, yerr=[100 * (cell.std or 0.0) for _, cell in found], capsize=2, label=method)
     axes.set_xticks(range(len(grid.rows)), grid.rows, rotation=30, ha="right")
     axes.set_ylabel("test score (%)")
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside upper center", ncols=len(grid.methods), fontsize="small")
     return _svg(figure)
 
 
@@ -67,7 +67,7 @@ def curves_by_k(records: Sequence[Record]) -> bytes:
 def heat_maps(matrices: Mapping[str, Matrix]) -> bytes:
     """Draw the domain generalization matrix of each method: tuned on the row's task, tested on the column's."""
     size = max(len(matrix.targets) for matrix in matrices.values())
-    figure = Figure(figsize=((1.2 + 0.6 * size) * len(matrices), 1.2 + 0.6 * size), layout="constrained")
+    figure = Figure(figsize=((1.2 + 0.6 * size) * len(matrices), 1.6 + 0.6 * size), layout="compressed")
     for axes, (method, matrix) in zip(figure.subplots(1, len(matrices), squeeze=False)[0], matrices.items(), strict=True):
         image = 100 * np.asarray([[np.nan if cell is None else cell.mean for cell in row] for row in matrix.cells])
         axes.imshow(image, vmin=0, vmax=100, cmap="viridis")

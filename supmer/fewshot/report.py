@@ -17,20 +17,22 @@ def write_report(results: Results, methods: Sequence[str]) -> None:
 
     Args:
         results: the run's results, of this and of earlier comparisons.
-        methods: the last one is compared with each of the others.
+        methods: the order of columns; the last one is compared with each of the others.
     """
-    grid = summarize(results.records)
+    order = {method: number for number, method in enumerate(methods)}
+    records = sorted(results.records, key=lambda record: order.get(record["method"], len(order)))
+    grid = summarize(records)
     files = {
         "table.md": markdown_table(grid).encode(),
         "table.tex": latex_table(grid).encode(),
         "scores.svg": bars_by_method(grid),
-        "learning_curves.svg": learning_curves(results.run_dir, results.records),
+        "learning_curves.svg": learning_curves(results.run_dir, records),
     }
-    if len({record["k"] for record in results.records}) > 1:
-        files["scores_by_k.svg"] = curves_by_k(results.records)
+    if len({record["k"] for record in records}) > 1:
+        files["scores_by_k.svg"] = curves_by_k(records)
     if len(methods) > 1:
-        files["significance.md"] = _significance(results.run_dir, results.records, methods).encode()
-    if matrices := transfer_matrices(results.records, results.transfer):
+        files["significance.md"] = _significance(results.run_dir, records, methods).encode()
+    if matrices := transfer_matrices(records, results.transfer):
         tables = [markdown_matrix(method, matrix) for method, matrix in matrices.items()]
         files |= {"transfer.md": "\n".join(tables).encode(), "transfer.svg": heat_maps(matrices)}
     for name, data in files.items():
