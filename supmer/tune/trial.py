@@ -1,0 +1,203 @@
+"""A trial: one meta-training run, followed by a Ray Tune trainable that reports its validations as rungs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import queue
+import threading
+import time
+from typing import Any
+
+import yaml
+from ray.tune import PlacementGroupFactory, Trainable
+
+from supmer import storage
+from supmer.cli import validate
+from supmer.config import Config
+from supmer.errors import UserError
+from supmer.pretrain.warmup import resolve_backbone
+from supmer.train.mailbox import Event, Progress
+from supmer.train.run import run
+from supmer.train.run_dir import RunDirectory
+from supmer.tune.fewshot_score import dev_score, state_at
+from supmer.tune.objectives import FEWSHOT, QUERY_LOSS, Values, as_cost, is_finite
+from supmer.tune.records import Rung
+from supmer.tune.schedule import COST, STEP, WORST
+
+logger = logging.getLogger(__name__)
+
+SECONDS_TO_STOP = 30
+"""For a run that is asked to stop: finish the meta-step, save, end the workers. Later they are ended with their owner."""
+
+RUNGS_FILE = "rungs.jsonl"
+
+
+class TrialFailedError(Exception):
+    """A trial that hangs."""
+
+
+class SupmerTrial(Trainable):  # type: ignore[misc]
+    """One trial under Ray Tune.
+
+    Its parameters are `config`, the trial's configuration as YAML, `objectives`, `stall_seconds`, and `resources`, what its
+    own process reserves (the workers reserve theirs themselves). A step ends at the next rung; the last one is reported
+    when the run has ended and left its results.
+    """
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
+        return PlacementGroupFactory([config["resources"]])
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._settings = validate(yaml.safe_load(config["config"]))
+        self._objectives: list[str] = config["objectives"]
+        self._run = FollowedRun(self._settings, config["stall_seconds"], with_fewshot=FEWSHOT in self._objectives)
+        self._step = 0
+
+    def step(self) -> dict[str, Any]:
+        """Return the next rung: `step`, the objectives under `values`, `cost`, `status` and `error`."""
+        try:
+            rung = self._run.next_rung()
+            if rung.step == self._settings.meta.steps:
+                self._run.join_until_end()
+        except UserError as error:  # trying again would not help
+            return self._result(self._step, {}, "failed", str(error))
+        self._step = rung.step
+        values = {name: math.nan if value is None else value for name, value in rung.values.items()}
+        if not is_finite(values, self._objectives):
+            return self._result(rung.step, values, "diverged", f"not finite at meta-step {rung.step}")
+        is_complete = rung.step == self._settings.meta.steps
+        return self._result(rung.step, values, "complete" if is_complete else "running")
+
+    def cleanup(self) -> None:
+        self._run.end()
+
+    def _result(self, step: int, values: Values, status: str, error: str | None = None) -> dict[str, Any]:
+        first = self._objectives[0]
+        cost = as_cost(first, values.get(first, math.nan))
+        return {
+            STEP: step,
+            COST: cost if math.isfinite(cost) else WORST,
+            "values": json.dumps(values),
+            "status": status,
+            "error": error,
+            "done": status != "running",
+        }
+
+
+class FollowedRun:
+    """A meta-training run in a thread, and the rungs that it reaches.
+
+    Rungs that an earlier attempt reached are kept in `rungs.jsonl` of the run directory and come first.
+
+    Args:
+        config: the run's configuration.
+        stall_seconds: a run that gives no sign of life for so long counts as hanging.
+        with_fewshot: score each rung on the few-shot tasks too.
+    """
+
+    def __init__(self, config: Config, stall_seconds: float, *, with_fewshot: bool) -> None:
+        self._config = config
+        self._directory = RunDirectory(storage.absolute(str(config.run_dir)))
+        self._stall_seconds = stall_seconds
+        self._with_fewshot = with_fewshot
+        self._losses: dict[int, Values] = {}
+        self._found: queue.Queue[Rung] = queue.Queue()
+        self._known = _read_rungs(self._directory)
+        for rung in self._known:
+            self._found.put(rung)
+        self._stop = threading.Event()
+        self._error: Exception | None = None
+        self._alive_at = time.monotonic()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="trial")
+        self._thread.start()
+
+    def see(self, event: Event) -> None:
+        """Take an event of the run; the losses of all kinds at one meta-step make a rung."""
+        self._alive_at = time.monotonic()
+        if not isinstance(event, Progress) or event.row.split != "validation" or event.row.step == 0:
+            return
+        losses = self._losses.setdefault(event.row.step, {})
+        losses[event.row.kind] = event.row.query_loss
+        if len(losses) == len(self._config.tasks.kinds) and all(rung.step != event.row.step for rung in self._known):
+            self._found.put(Rung(step=event.row.step, values=_finite(_named(losses))))
+
+    def stop_requested(self) -> bool:
+        return self._stop.is_set()
+
+    def next_rung(self) -> Rung:
+        """Wait for the next rung.
+
+        Raises:
+            UserError: the run ended by a mistake that trying again does not mend.
+            TrialFailedError: it hangs, or ended without reaching the last meta-step.
+            Exception: whatever else ended it.
+        """
+        while True:
+            try:
+                rung = self._found.get(timeout=0.2)
+            except queue.Empty:
+                self._check()
+                continue
+            return rung if rung in self._known else self._completed(rung)
+
+    def join_until_end(self) -> None:
+        """Wait until the run has written its results; raises as `next_rung` does."""
+        while self._thread.is_alive():
+            self._thread.join(0.2)
+            self._check_stall()
+        self._raise_error()
+
+    def end(self) -> None:
+        """Ask the run to save and stop, and wait for that a while."""
+        self._stop.set()
+        self._thread.join(SECONDS_TO_STOP)
+
+    def _work(self) -> None:
+        try:
+            run(self._config, self)
+        except Exception as error:  # raised again by whoever waits for the next rung
+            self._error = error
+
+    def _check(self) -> None:
+        self._check_stall()
+        if not self._thread.is_alive() and self._found.empty():
+            self._raise_error()
+            raise TrialFailedError("the run ended before its last meta-step")
+
+    def _check_stall(self) -> None:
+        if time.monotonic() - self._alive_at > self._stall_seconds:
+            raise TrialFailedError(f"hangs: no sign of life for tune.stall_seconds={self._stall_seconds:g}")
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _completed(self, rung: Rung) -> Rung:
+        """Add the few-shot score, if it is asked for, and keep the rung."""
+        if self._with_fewshot:
+            score = dev_score(resolve_backbone(self._config), state_at(self._directory, rung.step))
+            rung = Rung(step=rung.step, values={**rung.values, FEWSHOT: score})
+            self._alive_at = time.monotonic()
+        self._known.append(rung)
+        lines = "".join(known.model_dump_json() + "\n" for known in self._known)
+        storage.write_bytes(storage.join(self._directory.uri, RUNGS_FILE), lines.encode())
+        return rung
+
+
+def _read_rungs(directory: RunDirectory) -> list[Rung]:
+    uri = storage.join(directory.uri, RUNGS_FILE)
+    if not storage.exists(uri):
+        return []
+    return [Rung.model_validate_json(line) for line in storage.read_bytes(uri).splitlines()]
+
+
+def _named(losses: Values) -> Values:
+    mean = sum(losses.values()) / len(losses)
+    return {QUERY_LOSS: mean, **{f"{QUERY_LOSS}_{kind}": loss for kind, loss in losses.items()}}
+
+
+def _finite(values: Values) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

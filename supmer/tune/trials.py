@@ -1,0 +1,57 @@
+"""A trial's configuration, run directory and command."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from supmer import storage
+from supmer.config import Config
+from supmer.config_tune import TuneConfig
+from supmer.tune.settings import with_settings
+
+TRIALS = "trials"
+
+
+def sweep_directory(config: Config) -> str:
+    """Return the absolute path or URI of the sweep's directory."""
+    return storage.join(storage.absolute(config.run.dir), config.run.name)
+
+
+def directory_of(config: Config, trial: str) -> str:
+    """Return the run directory of a trial."""
+    return storage.join(sweep_directory(config), TRIALS, trial)
+
+
+def trial_config(config: Config, trial: str, settings: Mapping[str, Any]) -> Config:
+    """Return the configuration of a trial: the sweep's, its settings, and a run directory of its own.
+
+    Raises:
+        UserError: the settings do not go together.
+    """
+    run = {"run.dir": storage.join(sweep_directory(config), TRIALS), "run.name": trial, "run.on_conflict": "refuse"}
+    return with_settings(as_single_run(config), {**run, **settings})
+
+
+def best_config(config: Config, settings: Mapping[str, Any]) -> Config:
+    """Return the configuration that repeats a trial as a run beside the sweep, for `metatrain.py --config`."""
+    return with_settings(as_single_run(config), {"run.name": f"{config.run.name}-best", **settings})
+
+
+def command_of(config: Config, trial: str) -> str:
+    """Return the command that repeats a trial as a run beside the sweep."""
+    file = storage.join(directory_of(config, trial), "config.yaml")
+    name = f"{config.run.name}-{trial}"
+    return shlex.join(["python", "pipeline/metatrain.py", "--config", file, f"run.dir={config.run.dir}", f"run.name={name}"])
+
+
+def as_single_run(config: Config) -> Config:
+    """Return the configuration without its sweep.
+
+    The number of threads is fixed, as sums depend on it: a trial among others and a run on its own then give equal numbers.
+    """
+    train = config.train
+    threads = train.threads_per_worker or max(1, int(train.cpus_per_worker))
+    fixed = train.model_copy(update={"threads_per_worker": threads})
+    return config.model_copy(update={"tune": TuneConfig(), "train": fixed})
