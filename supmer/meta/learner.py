@@ -158,7 +158,7 @@ class Learner:
 
     def _enter_training_mode(self) -> None:
         """Switch dropout on, with masks that depend on seed, step and rank only: a resumed run repeats them."""
-        self.model.train(self.config.backbone.dropout > 0)
+        self.model.train()
         torch.manual_seed(_mix_seed(self.config.run.seed, DROPOUT_STREAM, self.next_step, self.group.rank))
 
     def _set_learning_rates(self) -> float:

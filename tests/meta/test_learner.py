@@ -10,8 +10,9 @@ import torch
 from factories import random_episodes, random_prompt, tiny_model
 from torch import Tensor
 
+from supmer.backbone.load import finish_backbone
 from supmer.cli import validate
-from supmer.config import Config
+from supmer.config import BackboneConfig, Config
 from supmer.meta.learner import Learner
 from supmer.meta.objective import meta_gradients
 from supmer.meta.passes import PassPlan
@@ -153,6 +154,16 @@ def test_evaluation_is_free_of_dropout_and_changes_nothing() -> None:
     first, second = learner.evaluate(episodes_of(5)), learner.evaluate(episodes_of(5))
     assert first == second
     assert all(torch.equal(before[name], tensor) for name, tensor in learner.state_dict().items())
+
+
+def test_gradient_checkpointing_computes_the_same() -> None:
+    plain, saving = build(), build()
+    finish_backbone(saving.model.backbone, BackboneConfig(dropout=0.0, gradient_checkpointing=True))
+    for step in range(2):
+        plain.step(episodes_of(step))
+        saving.step(episodes_of(step))
+    assert saving.model.backbone.encoder.gradient_checkpointing
+    torch.testing.assert_close(saving.prompt, plain.prompt, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("algorithm", ["supmer", "multitask"])
