@@ -54,7 +54,7 @@ def load_backbone(config: BackboneConfig) -> PreTrainedModel:
 def finish_backbone(model: PreTrainedModel, config: BackboneConfig) -> PreTrainedModel:
     """Freeze a backbone and set what the settings ask of it."""
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     model.config.use_cache = False
     return model.requires_grad_(False).eval()
 
