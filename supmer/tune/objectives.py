@@ -49,6 +49,11 @@ def check_objectives(config: Config) -> None:
             raise UserError(f"tune.objectives={name}: is reported only where fewshot.tasks names tasks, here there are none")
         if name not in names:
             raise UserError(f"tune.objectives={name}: no trial reports it; {suggest(name, names, '')}")
+        if name != FEWSHOT and _varies_kinds(config):
+            raise UserError(
+                f"tune.objectives={name}: does not compare trials of different tasks.kinds, as it is a loss on those kinds; "
+                f"search them by {FEWSHOT}"
+            )
     if len(set(objectives)) < len(objectives):
         raise UserError(f"tune.objectives={objectives}: must not repeat an objective")
     if len(objectives) > 1 and config.tune.scheduler != "none":
@@ -60,3 +65,10 @@ def check_objectives(config: Config) -> None:
             f"train.checkpoint_every={config.train.checkpoint_every}: must divide train.validate_every="
             f"{config.train.validate_every} with tune.objectives={FEWSHOT}, which tunes from a rung's checkpoint"
         )
+
+
+def _varies_kinds(config: Config) -> bool:
+    space = config.tune.space
+    return "tasks.kinds" in space or any(
+        "tasks.kinds" in case for each in space.values() for case in (each.cases or {}).values()
+    )
