@@ -31,8 +31,9 @@ class Example:
 class Episode:
     """One meta-task: support, query and augmentation rows of one kind (augmentation from another domain).
 
-    `clusters` and `augmentation_clusters` are the domains they were drawn from (one cluster; for `scc` the classes).
-    `step` and `slot` say which place in which meta-batch the episode fills.
+    No sentence is in two of the three sets. `clusters` and `augmentation_clusters` are the domains they were drawn from: one
+    cluster, for `scc` the classes in the order of their letters. `step` and `slot` say which place in which meta-batch the
+    episode fills; the fixed validation episodes of a kind are numbered by `slot` at step 0.
     """
 
     kind: TaskKind

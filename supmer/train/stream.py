@@ -108,7 +108,8 @@ class EpisodeStream:
         train = self._config.train
         # The same resources for both operators let Ray Data fuse them, so that no process is spent on counting.
         share = {"num_cpus": train.cpus_per_builder, "resources": role_resources("data") or None}
-        dataset = ray.data.read_datasource(MetaSteps(steps, self._steps_per_block), **share)
+        blocks = [steps[start : start + self._steps_per_block] for start in range(0, len(steps), self._steps_per_block)]
+        dataset = ray.data.read_datasource(MetaSteps(blocks), override_num_blocks=len(blocks), **share)
         dataset = dataset.map_batches(
             EpisodeBuilder,
             fn_constructor_args=self._builder_arguments,
@@ -120,6 +121,7 @@ class EpisodeStream:
         context = dataset.context
         context.enable_progress_bars = False
         context.print_on_execution_start = False
+        context.raise_original_map_exception = True
         context.execution_options.preserve_order = True
         context.execution_options.resource_limits = ExecutionResources(object_store_memory=_bytes_ahead(self._config))
         return dataset
@@ -140,11 +142,11 @@ def local_episodes(
 
 
 class MetaSteps(Datasource):  # type: ignore[misc]
-    """The numbers of meta-steps as blocks of consecutive ones. There is nothing to read."""
+    """Blocks of consecutive numbers of meta-steps. There is nothing to read."""
 
-    def __init__(self, steps: range, steps_per_block: int) -> None:
+    def __init__(self, blocks: Sequence[range]) -> None:
         super().__init__()
-        self._blocks = [steps[start : start + steps_per_block] for start in range(0, len(steps), steps_per_block)]
+        self._blocks = blocks
 
     def estimate_inmemory_data_size(self) -> int:
         return BYTES_PER_STEP * sum(len(steps) for steps in self._blocks)
@@ -224,7 +226,8 @@ def _block_metadata(steps: range) -> BlockMetadata:
 def _users_mistake(error: BaseException | None) -> UserError | None:
     """Find a user's mistake among the causes of an error that Ray brought from an actor."""
     while error is not None:
-        if isinstance(error, UserError):
+        # Ray's own error is of both classes, but its text is a traceback.
+        if isinstance(error, UserError) and not isinstance(error, ray.exceptions.RayError):
             return error
         error = getattr(error, "cause", None) or error.__cause__
     return None

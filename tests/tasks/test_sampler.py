@@ -114,6 +114,13 @@ CHECKS = {"nsp": check_nsp, "nss": check_nss, "scsp": check_scsp, "scss": check_
 NUM_LABELS = {"nsp": 3, "nss": 6, "scsp": 2, "scss": 4, "scc": 4}
 
 
+def test_right_options_come_from_both_sides() -> None:
+    rows = [row for step in range(40) for row in sample("nss", 0, step, 0).query]
+    sides = Counter(shown(row)[1 + row.label].position - shown(row)[0].position for row in rows)
+    assert set(sides) == {-1, 1}
+    assert 0.35 < sides[1] / len(rows) < 0.65
+
+
 @given(kinds, st.integers(0, 2**40), places, places)
 def test_rows_are_what_their_labels_say(kind: TaskKind, seed: int, step: int, slot: int) -> None:
     episode = sample(kind, seed, step, slot)

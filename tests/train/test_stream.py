@@ -64,6 +64,15 @@ def builders() -> list[psutil.Process]:
     return [process for process in workers if "EpisodeBuilder" in " ".join(process.cmdline())]
 
 
+def wait_until_no_builder_is_left() -> None:
+    deadline = time.monotonic() + 10
+    while builders() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert builders() == []
+
+
+# Where two executions overlap, Ray Data drops the log file of one without closing it.
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*ray-data-dataset:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_two_builders_in_short_segments_give_the_local_episodes(
@@ -74,7 +83,7 @@ def test_two_builders_in_short_segments_give_the_local_episodes(
     config = make_config(episode_builders=2, prefetch_episodes=24)
     with open_stream(uri, config, range(40)) as batches:
         assert encoded(iter(batches)) == built_here(uri, config, range(40))
-    assert builders() == []
+    wait_until_no_builder_is_left()
 
 
 @pytest.mark.cluster
@@ -100,16 +109,14 @@ def test_builders_rest_while_nobody_takes_episodes(cluster: None, uri: str) -> N
         before = sum(builder.cpu_times()[:2])
         time.sleep(2)
         assert sum(builder.cpu_times()[:2]) - before < 0.5
-    deadline = time.monotonic() + 10
-    while builders() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert builders() == []
+    wait_until_no_builder_is_left()
 
 
 @pytest.mark.cluster
 def test_a_users_mistake_in_a_builder_reaches_the_trainer(cluster: None, tmp_path: Path) -> None:
-    with open_stream(str(tmp_path), make_config(), range(4)) as batches, pytest.raises(UserError, match="no store"):
+    with open_stream(str(tmp_path), make_config(), range(4)) as batches, pytest.raises(UserError) as caught:
         next(iter(batches))
+    assert str(caught.value).startswith(f"store {tmp_path}: has no manifest.json")
 
 
 def test_nothing_to_do_needs_no_cluster(uri: str) -> None:

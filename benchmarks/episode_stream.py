@@ -1,0 +1,189 @@
+"""Building episodes against consuming them, on the same cores.
+
+    python benchmarks/episode_stream.py --corpus ../shared/corpus/wikipedia_en.jsonl.gz --tokenizer ../shared/tokenizer
+
+Prepares a small store, then measures: one builder by itself (no Ray); the stream through Ray Data, when nothing but taking
+the episodes is done with them; a consumer that only sleeps, as long as a fast accelerator might take for a meta-step; and
+meta-training of a T5 of 7 million parameters fed by that stream (published sizes of episodes and prompt). The last line is
+one JSON object: `consumption_ratio` (episodes a second of the stream / of the learner) and `data_wait_share` (share of the
+meta-steps' time that the learner waited for episodes).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import ray
+import torch
+from hardware import describe
+from transformers import T5Config
+
+from supmer.backbone.load import load_tokenizer
+from supmer.cli import validate
+from supmer.config import Config
+from supmer.corpus.prepare import prepare
+from supmer.corpus.store import TaskStore
+from supmer.meta.learner import Learner
+from supmer.model.prompted import build_model, initial_prompt
+from supmer.runtime import connect_ray
+from supmer.tasks.codec import encode
+from supmer.tasks.episode import Episode
+from supmer.tasks.sampler import EpisodeSampler
+from supmer.tasks.vocabulary import TaskVocabulary
+from supmer.train.stream import episode_stream, local_episodes
+
+NUM_DOCUMENTS = 150
+NUM_CLUSTERS = 20
+WARM_UP_STEPS = 1
+PACED_STEPS = 100
+MANY_STEPS = 100_000
+
+
+@dataclass
+class Rate:
+    """Episodes and their encoder tokens over a stretch of time."""
+
+    episodes: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, batch: list[Episode], seconds: float) -> None:
+        self.episodes += len(batch)
+        self.tokens += sum(len(row.input_ids) for one in batch for row in (*one.support, *one.query, *one.augmentation))
+        self.seconds += seconds
+
+    def __str__(self) -> str:
+        per_second = f"{self.episodes / self.seconds:8.2f} episodes/s {self.tokens / self.seconds:10.0f} tokens/s"
+        return f"{per_second}  ({self.episodes} episodes in {self.seconds:.1f} s)"
+
+
+def main() -> None:
+    arguments = _parse()
+    torch.set_num_threads(arguments.threads)
+    print(describe())
+    with tempfile.TemporaryDirectory() as folder:
+        config = make_config(folder, arguments)
+        connect_ray(min_cpus=2)
+        store_uri = prepare(config)
+        slots = range(config.meta.tasks_per_step)
+        print(f"one builder    {builder_rate(config, store_uri, slots, arguments.build_steps)}")
+        streamed, latency = stream_rate(config, store_uri, slots, arguments.build_steps)
+        print(f"stream         {streamed}, first after {latency:.1f} s")
+        paced, waited = paced_rate(config, store_uri, slots, arguments.step_seconds)
+        print(f"sleeper        {paced}, waited {100 * waited / paced.seconds:.2f}%")
+        learned, waited = learner_rate(config, store_uri, slots, arguments.train_steps)
+        print(f"learner        {learned}, waited {100 * waited / learned.seconds:.3f}%")
+        ray.shutdown()
+    ratio = (streamed.episodes / streamed.seconds) / (learned.episodes / learned.seconds)
+    summary = {"consumption_ratio": round(ratio, 1), "data_wait_share": round(waited / learned.seconds, 5)}
+    print(json.dumps({"benchmark": "episode_stream", **summary}))
+
+
+def make_config(folder: str, arguments: argparse.Namespace) -> Config:
+    """Return the published settings for a random T5 of 7 million parameters, which is written to `folder`."""
+    T5Config(
+        vocab_size=32128,
+        d_model=128,
+        d_kv=32,
+        d_ff=512,
+        num_layers=6,
+        num_heads=4,
+        decoder_start_token_id=0,
+    ).save_pretrained(folder)
+    return validate(
+        {
+            "backbone": {"name": folder, "weights": "random", "tokenizer": arguments.tokenizer},
+            "corpus": {"paths": [arguments.corpus], "max_documents": NUM_DOCUMENTS, "store_dir": f"{folder}/stores"},
+            "clusters": {"num_clusters": NUM_CLUSTERS, "restarts": 1},
+            "train": {"episode_builders": arguments.builders},
+        }
+    )
+
+
+def builder_rate(config: Config, store_uri: str, slots: range, num_steps: int) -> Rate:
+    """Build and encode in this process, as an actor does."""
+    vocabulary = TaskVocabulary.from_tokenizer(load_tokenizer(config.backbone))
+    batches = local_episodes(EpisodeSampler(TaskStore.open(store_uri), vocabulary, config), 0, slots, num_steps)
+    rate, started = Rate(), time.perf_counter()
+    for batch in batches:
+        encode(batch)
+        now = time.perf_counter()
+        rate.add(batch, now - started)
+        started = now
+    return rate
+
+
+def stream_rate(config: Config, store_uri: str, slots: range, num_steps: int) -> tuple[Rate, float]:
+    """Take episodes from the stream as fast as they come; also return the seconds to the first ones."""
+    opened = time.perf_counter()
+    rate = Rate()
+    with episode_stream(store_uri, config, 0, slots, MANY_STEPS) as stream:
+        batches = iter(stream)
+        next(batches)
+        started = time.perf_counter()
+        latency = started - opened
+        # What was built ahead before the clock started does not count.
+        for _ in islice(batches, config.train.prefetch_episodes):
+            started = time.perf_counter()
+        for batch in islice(batches, num_steps):
+            now = time.perf_counter()
+            rate.add(batch, now - started)
+            started = now
+    return rate, latency
+
+
+def paced_rate(config: Config, store_uri: str, slots: range, step_seconds: float) -> tuple[Rate, float]:
+    """Sleep for each meta-step; also return the seconds waited for episodes."""
+    rate, waited = Rate(), 0.0
+    with episode_stream(store_uri, config, 0, slots, MANY_STEPS) as stream:
+        batches = iter(stream)
+        next(batches)
+        for _ in range(PACED_STEPS):
+            started = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - started
+            time.sleep(step_seconds)
+            rate.add(batch, time.perf_counter() - started)
+    return rate, waited
+
+
+def learner_rate(config: Config, store_uri: str, slots: range, num_steps: int) -> tuple[Rate, float]:
+    """Meta-train on the stream; also return the seconds waited for episodes."""
+    model = build_model(config, TaskStore.open(store_uri).centroids)
+    print(f"backbone of {model.backbone.num_parameters() / 1e6:.1f} M parameters")
+    learner = Learner(config, model, initial_prompt(config.prompt, model, config.run.seed))
+    rate, waited = Rate(), 0.0
+    with episode_stream(store_uri, config, 0, slots, MANY_STEPS) as stream:
+        batches = iter(stream)
+        for batch in islice(batches, WARM_UP_STEPS):
+            learner.step(batch)
+        for _ in range(num_steps):
+            started = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - started
+            learner.step(batch)
+            rate.add(batch, time.perf_counter() - started)
+    return rate, waited
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    shared = Path(__file__).resolve().parents[2] / "shared"
+    parser.add_argument("--corpus", default=str(shared / "corpus" / "wikipedia_en.jsonl.gz"))
+    parser.add_argument("--tokenizer", default=str(shared / "tokenizer"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--builders", type=int, default=1)
+    parser.add_argument("--build-steps", type=int, default=300, help="meta-steps built without training")
+    parser.add_argument("--train-steps", type=int, default=5, help="meta-steps trained")
+    parser.add_argument("--step-seconds", type=float, default=0.2, help="meta-step of the consumer that only sleeps")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
