@@ -67,9 +67,10 @@ def load_tokenizer(config: BackboneConfig) -> PreTrainedTokenizerBase:
     """
     source = config.tokenizer or config.name
     revision = None if config.tokenizer else config.revision
+    model_config = load_model_config(config)
     try:
         # The model's configuration selects the tokenizer class where the folder holds only `spiece.model`.
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, config=load_model_config(config))
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, config=model_config)
     except (OSError, ValueError) as error:
         raise UserError(f"backbone.tokenizer={source}: no tokenizer found there") from error
     missing = [token for token in (FIRST_SENTINEL, SECOND_SENTINEL) if _token_id(tokenizer, token) is None]

@@ -14,12 +14,12 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from supmer import storage
-from supmer.backbone.load import backbone_identity
+from supmer.backbone.load import backbone_identity, load_tokenizer
 from supmer.config import Config
 from supmer.corpus.manifest import read_manifest
 from supmer.corpus.prepare import prepare
 from supmer.errors import UserError
-from supmer.pretrain.warmup import resolve_backbone
+from supmer.pretrain import warmup
 from supmer.runtime import connect_ray
 from supmer.train import checkpoint
 from supmer.train.mailbox import Event, Failure, FailureNotes, Note, Progress, open_mailbox
@@ -63,12 +63,14 @@ def run(config: Config, observer: Observer | None = None) -> RunResult:
         UserError: a setting, the corpus or the backbone cannot be used, or the run's name belongs to other settings.
         ray.train.TrainingFailedError: the workers failed more often than `train.max_failures`.
     """
+    if config.backbone.name != warmup.NAME:
+        load_tokenizer(config.backbone)  # a mistake in the name must not first show up when Ray has started
     config, directory = claim(config)
     if _is_complete(config, directory):
         logger.info("run %s is already complete: %s", config.run.name, directory.uri)
         return RunResult(directory, True, 0)
     connect_ray(_reserved_cpus(config))
-    resolved = resolve_backbone(config)
+    resolved = warmup.resolve_backbone(config)
     store_uri = _absolute(prepare(resolved))
     checkpoint.prune(directory.checkpoints, config.train.keep_checkpoints)
     checkpoint.forget_ray_snapshot(directory.checkpoints)

@@ -114,8 +114,11 @@ def _next_free_name(config: Config) -> Config:
 
 
 def _differences_from_stored(config: Config, directory: RunDirectory) -> list[str]:
-    """Return ``setting: stored -> given`` for each binding setting in which the stored run differs."""
-    if not storage.exists(directory.config):
+    """Return ``setting: stored -> given`` for each binding setting in which the stored run differs.
+
+    A run that never began to train, for a mistake that was mended since, binds nothing.
+    """
+    if not (storage.exists(directory.config) and storage.exists(directory.metrics)):
         return []
     try:
         stored = validate(yaml.safe_load(storage.read_bytes(directory.config)))

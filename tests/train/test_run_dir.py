@@ -9,11 +9,18 @@ import pytest
 from supmer.cli import load_config
 from supmer.config import Config
 from supmer.errors import UserError
-from supmer.train.run_dir import claim, config_hash
+from supmer.train.run_dir import RunDirectory, claim, config_hash
 
 
 def config(folder: Path, *overrides: str) -> Config:
     return load_config(None, [f"run.dir={folder}", "run.name=a", *overrides])
+
+
+def begun(folder: Path, *overrides: str) -> RunDirectory:
+    """Claim a directory and write what training writes first."""
+    _, directory = claim(config(folder, *overrides))
+    Path(directory.metrics).write_text("")
+    return directory
 
 
 def test_claim_writes_the_resolved_configuration(tmp_path: Path) -> None:
@@ -35,7 +42,7 @@ def test_relative_run_dir_becomes_absolute(tmp_path: Path, monkeypatch: pytest.M
     ["train.workers=2", "log.every=3", "train.max_failures=0", "fewshot.k=4", "corpus.store_dir=x", "log.level=debug"],
 )
 def test_settings_of_place_and_speed_may_change(tmp_path: Path, change: str) -> None:
-    claim(config(tmp_path))
+    begun(tmp_path)
     claimed, _ = claim(config(tmp_path, change))
     assert load_config(tmp_path / "a" / "config.yaml") == claimed
     assert config_hash(config(tmp_path)) == config_hash(claimed)
@@ -51,7 +58,7 @@ def test_settings_of_place_and_speed_may_change(tmp_path: Path, change: str) -> 
     ],
 )
 def test_other_changes_are_refused_and_listed(tmp_path: Path, change: str, message: str) -> None:
-    claim(config(tmp_path))
+    begun(tmp_path)
     with pytest.raises(UserError) as caught:
         claim(config(tmp_path, change))
     assert message in str(caught.value)
@@ -61,15 +68,14 @@ def test_other_changes_are_refused_and_listed(tmp_path: Path, change: str, messa
 
 
 def test_on_conflict_new_takes_the_next_free_name_and_finds_it_again(tmp_path: Path) -> None:
-    claim(config(tmp_path))
-    for _ in range(2):
-        claimed, directory = claim(config(tmp_path, "run.seed=1", "run.on_conflict=new"))
-        assert (claimed.run.name, directory.uri) == ("a-2", str(tmp_path / "a-2"))
+    begun(tmp_path)
+    assert begun(tmp_path, "run.seed=1", "run.on_conflict=new").uri == str(tmp_path / "a-2")
+    assert claim(config(tmp_path, "run.seed=1", "run.on_conflict=new"))[0].run.name == "a-2"
     assert claim(config(tmp_path, "run.seed=2", "run.on_conflict=new"))[0].run.name == "a-3"
 
 
 def test_on_conflict_overwrite_deletes_that_run_only(tmp_path: Path) -> None:
-    claim(config(tmp_path))
+    begun(tmp_path)
     (tmp_path / "a" / "prompt.safetensors").write_bytes(b"old")
     (tmp_path / "b").mkdir()
     _, directory = claim(config(tmp_path, "run.seed=1", "run.on_conflict=overwrite"))
@@ -78,7 +84,7 @@ def test_on_conflict_overwrite_deletes_that_run_only(tmp_path: Path) -> None:
 
 
 def test_overwrite_without_a_conflict_continues(tmp_path: Path) -> None:
-    claim(config(tmp_path))
+    begun(tmp_path)
     (tmp_path / "a" / "prompt.safetensors").write_bytes(b"mine")
     claim(config(tmp_path, "run.on_conflict=overwrite"))
     assert (tmp_path / "a" / "prompt.safetensors").read_bytes() == b"mine"
@@ -86,7 +92,13 @@ def test_overwrite_without_a_conflict_continues(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"\xff", b"a: [", b"- 1", b"nothing: {known: 1}"])
 def test_unreadable_stored_configuration_is_a_conflict(tmp_path: Path, content: bytes) -> None:
-    claim(config(tmp_path))
+    begun(tmp_path)
     (tmp_path / "a" / "config.yaml").write_bytes(content)
     with pytest.raises(UserError, match="not readable"):
-        claim(config(tmp_path))
+        begun(tmp_path)
+
+
+def test_run_that_never_began_binds_nothing(tmp_path: Path) -> None:
+    claim(config(tmp_path, "backbone.name=misspelt"))
+    claimed, _ = claim(config(tmp_path, "backbone.name=right"))
+    assert load_config(tmp_path / "a" / "config.yaml") == claimed
