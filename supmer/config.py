@@ -45,7 +45,7 @@ class WarmupConfig(Section):
     steps: int = Field(800, ge=0, description="span-corruption steps")
     batch_size: int = Field(16, ge=1, description="sequences a step")
     sequence_length: int = Field(64, ge=16, description="tokens a sequence before corruption")
-    learning_rate: float = Field(5e-3, gt=0, description="peak learning rate, linear decay")
+    learning_rate: float = Field(3e-2, gt=0, description="peak Adafactor rate (relative to the weights), linear decay")
 
 
 class BackboneConfig(Section):

@@ -53,7 +53,9 @@ def train(
     order = np.random.default_rng(SEED).permutation(len(sequences))
     held_out, training = sequences[order[:num_held_out]], sequences[order[num_held_out:]]
     before = evaluate(model, tokenizer, held_out)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.0)
+    # Adafactor's steps are relative to the size of each weight, as T5's initialization needs: its embeddings are ten times
+    # larger than its matrices, and one rate for both (Adam) leaves them behind.
+    optimizer = torch.optim.Adafactor(model.parameters(), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config.steps))
     model.train()
     began = time.perf_counter()

@@ -26,7 +26,7 @@ SETTINGS = WarmupConfig(
     steps=30,
     batch_size=8,
     sequence_length=48,
-    learning_rate=1e-2,
+    learning_rate=5e-2,
 )
 
 
