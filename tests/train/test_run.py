@@ -26,7 +26,7 @@ from supmer.train.metrics import read_rows
 from supmer.train.run import RunResult, run
 from supmer.train.run_dir import RunDirectory
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
 NUM_STEPS = 120
 SETTINGS = (f"meta.steps={NUM_STEPS}", "train.checkpoint_every=20", "train.validate_every=40", "train.keep_checkpoints=3")
