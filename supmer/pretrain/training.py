@@ -55,7 +55,7 @@ def train(
     before = evaluate(model, tokenizer, held_out)
     # Adafactor's steps are relative to the size of each weight, as T5's initialization needs: its embeddings are ten times
     # larger than its matrices, and one rate for both (Adam) leaves them behind.
-    optimizer = torch.optim.Adafactor(model.parameters(), lr=config.learning_rate)
+    optimizer: torch.optim.Optimizer = torch.optim.Adafactor(model.parameters(), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config.steps))
     model.train()
     began = time.perf_counter()
