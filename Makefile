@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 QUICKSTART := configs/quickstart.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check format bench faults cluster-local cluster-down clean
+.PHONY: help setup quickstart test check format bench cluster-local cluster-down clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -40,21 +40,12 @@ format: setup  ## mend what the linter can mend
 	$(RUN) -m ruff format
 
 bench: setup  ## benchmarks; each prints one JSON object as its last line
-	@set -e; for program in benchmarks/*.py; do echo "== $$program"; $(RUN) "$$program"; done
-
-faults: setup  ## the long fault campaign
-	$(RUN) tests/faults/campaign.py
+	@set -e; for program in $(filter-out benchmarks/hardware.py,$(wildcard benchmarks/*.py)); do echo "== $$program"; $(RUN) "$$program"; done
 
 cluster-local: setup  ## an autoscaling Ray cluster on this machine, to submit jobs to
 	$(RUN) cluster/local/local_cluster.py up
 
 cluster-down: setup  ## end that cluster, all of it
-	$(RUN) cluster/local/local_cluster.py down
-
-cluster-local: setup  ## an autoscaling cluster on this machine, on 127.0.0.1
-	$(RUN) cluster/local/local_cluster.py up
-
-cluster-down: setup  ## end that cluster
 	$(RUN) cluster/local/local_cluster.py down
 
 clean:  ## remove the environment and caches (runs, stores and backbones stay)
