@@ -1,4 +1,4 @@
-"""A small T5 v1.1 and its span-corruption training in plain torch."""
+"""A small T5 v1.1 and its training in plain torch: span corruption, and now and then a batch of label cues."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from transformers import PreTrainedTokenizerBase, T5Config, T5ForConditionalGene
 
 from supmer.config import WarmupConfig
 from supmer.corpus.unit import TokenIds
+from supmer.pretrain.label_cues import TEXT_LENGTH, cue_batch
 from supmer.pretrain.span_corruption import Batch, corrupt_batch
+from supmer.pretrain.tokenizer import WHOLE_WORDS
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +22,8 @@ SEED = 0
 HELD_OUT_SHARE = 0.02
 MAX_HELD_OUT = 128
 WARMUP_SHARE = 0.1
+CUE_SHARE = 0.3
+"""Share of steps that train on label cues."""
 CLIP_NORM = 1.0
 LOG_EVERY = 100
 
@@ -90,8 +94,14 @@ def _batches(sequences: TokenIds, tokenizer: PreTrainedTokenizerBase, config: Wa
     for _ in range(config.steps):
         while len(rows) < config.batch_size:
             rows = np.concatenate([rows, generator.permutation(len(sequences))])
-        yield _corrupt(sequences[rows[: config.batch_size]], generator, tokenizer)
-        rows = rows[config.batch_size :]
+        batch, rows = sequences[rows[: config.batch_size]], rows[config.batch_size :]
+        has_cues = generator.random() < CUE_SHARE and config.sequence_length >= TEXT_LENGTH
+        yield _cue(batch, generator, tokenizer) if has_cues else _corrupt(batch, generator, tokenizer)
+
+
+def _cue(sequences: TokenIds, generator: np.random.Generator, tokenizer: PreTrainedTokenizerBase) -> Batch:
+    words = np.asarray(tokenizer.convert_tokens_to_ids([f"▁{word}" for word in WHOLE_WORDS]), dtype=np.int32)
+    return cue_batch(sequences, words, generator, tokenizer.convert_tokens_to_ids("<extra_id_0>"), tokenizer.eos_token_id)
 
 
 def _corrupt(sequences: TokenIds, generator: np.random.Generator, tokenizer: PreTrainedTokenizerBase) -> Batch:
