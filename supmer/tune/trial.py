@@ -100,7 +100,7 @@ class FollowedRun:
 
     def __init__(self, config: Config, stall_seconds: float, *, with_fewshot: bool) -> None:
         self._config = config
-        self._directory = RunDirectory(storage.absolute(str(config.run_dir)))
+        self._directory = RunDirectory(storage.join(storage.absolute(config.run.dir), config.run.name))
         self._stall_seconds = stall_seconds
         self._with_fewshot = with_fewshot
         self._losses: dict[int, Values] = {}
@@ -110,6 +110,7 @@ class FollowedRun:
             self._found.put(rung)
         self._stop = threading.Event()
         self._error: Exception | None = None
+        self._hangs = False
         self._alive_at = time.monotonic()
         self._thread = threading.Thread(target=self._work, daemon=True, name="trial")
         self._thread.start()
@@ -151,9 +152,10 @@ class FollowedRun:
         self._raise_error()
 
     def end(self) -> None:
-        """Ask the run to save and stop, and wait for that a while."""
+        """Ask the run to save and stop, and wait for that a while; one that hangs is left to end with this process."""
         self._stop.set()
-        self._thread.join(SECONDS_TO_STOP)
+        if not self._hangs:
+            self._thread.join(SECONDS_TO_STOP)
 
     def _work(self) -> None:
         try:
@@ -169,6 +171,7 @@ class FollowedRun:
 
     def _check_stall(self) -> None:
         if time.monotonic() - self._alive_at > self._stall_seconds:
+            self._hangs = True
             raise TrialFailedError(f"hangs: no sign of life for tune.stall_seconds={self._stall_seconds:g}")
 
     def _raise_error(self) -> None:
