@@ -38,7 +38,10 @@ def test_a_job_within_the_limits_is_let_through(head_alone: None) -> None:
             ["train.workers=3", "train.gpus_per_worker=1"],
             "train.workers=3: needs 3 GPUs, and this cluster has or grows to 2;",
         ),
-        (["train.workers=9"], "train.workers=9: needs 11.25 CPUs, and this cluster has or grows to 10;"),
+        (
+            ["train.workers=9", "meta.tasks_per_step=9"],
+            "train.workers=9: needs 11.25 CPUs, and this cluster has or grows to 10;",
+        ),
     ],
 )
 def test_a_job_beyond_the_limits_is_one_clear_line(head_alone: None, overrides: list[str], expected: str) -> None:

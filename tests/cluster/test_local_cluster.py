@@ -58,7 +58,7 @@ class LocalCluster:
     def submit(self, job: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [str(RAY), "job", "submit", "--address", "http://127.0.0.1:8265", "--working-dir", str(job)]
         names = [f"{name}={value}" for name, value in environment.items()]
-        command += ["--", "env", *names, "python", "job.py"]
+        command += ["--", "env", *names, sys.executable, "job.py"]
         return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
 
