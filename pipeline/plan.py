@@ -8,6 +8,8 @@ Numbers may carry units: 24GiB, 25GB (a second), 120T (FLOP/s). Nothing is train
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -39,7 +41,7 @@ def job(config: Config, arguments: argparse.Namespace) -> None:
     if arguments.plot:
         report.draw(Path(arguments.plot))
     if arguments.markdown:
-        Path(arguments.markdown).write_text(report.markdown())
+        Path(arguments.markdown).write_text(report.markdown(shlex.join(["python", *sys.argv])))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

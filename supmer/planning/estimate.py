@@ -85,7 +85,7 @@ class Estimate:
 def setting_of(config: Config, gpus: int, hardware: Hardware, sharding: Sharding | None = None) -> Setting:
     """Return the configuration's settings on `gpus` GPUs, with an episode for each at least."""
     sharding = "none" if gpus == 1 else sharding or config.train.sharding
-    sizes = {"none": 1, "full": gpus, "hybrid": math.gcd(gpus, hardware.gpus_per_node)}
+    sizes = {"none": 1, "full": gpus, "hybrid": _hybrid_size(config, gpus, hardware)}
     return Setting(
         gpus=gpus,
         tasks=max(config.meta.tasks_per_step, gpus),
@@ -94,6 +94,12 @@ def setting_of(config: Config, gpus: int, hardware: Hardware, sharding: Sharding
         checkpointing=config.backbone.gradient_checkpointing,
         max_tokens=config.train.max_tokens_per_microbatch,
     )
+
+
+def _hybrid_size(config: Config, gpus: int, hardware: Hardware) -> int:
+    """Return `train.shard_size` where it is set and divides the GPUs, else the GPUs of a node."""
+    size = config.train.shard_size
+    return size if 1 < size < gpus and gpus % size == 0 else math.gcd(gpus, hardware.gpus_per_node)
 
 
 def estimate(costs: Costs, setting: Setting, hardware: Hardware, row_length: int | None = None) -> Estimate:

@@ -25,6 +25,7 @@ class Report:
 
     Attributes:
         shape, hardware, row_length: what it is for.
+        tasks: `meta.tasks_per_step`.
         asked: the configuration on the asked number of GPUs, and `warnings` about it.
         sweep: the configuration on 1, 2, 4, ... GPUs, sharded in each way.
         recommended: the fastest settings that fit, for each number of GPUs where some do.
@@ -34,6 +35,7 @@ class Report:
     shape: Shape
     hardware: Hardware
     row_length: int
+    tasks: int
     asked: Estimate
     warnings: list[str]
     sweep: dict[str, list[Estimate]]
@@ -49,11 +51,12 @@ class Report:
             console.print(f"warning: {text}", style="yellow", highlight=False)
         console.print(f"recommended for {self.asked.setting.gpus} GPUs: {settings_text(self.best)}", highlight=False)
 
-    def markdown(self) -> str:
-        """Return the same as Markdown."""
-        parts = [self._premises()]
+    def markdown(self, command: str) -> str:
+        """Return the same as a Markdown page that names the command it was made by."""
+        heading = f"# {self.shape.name} on {self.asked.setting.gpus} GPUs and on other numbers of them"
+        parts = [heading, f"Written by `{command}`.", self._premises()]
         for table in self._tables():
-            parts += [f"### {table.title}", markdown_table(table)]
+            parts += [f"## {table.title}", markdown_table(table)]
         if self.warnings:
             parts.append("\n".join(f"- Warning: {text}" for text in self.warnings))
         parts.append(f"Recommended for {self.asked.setting.gpus} GPUs: `{settings_text(self.best)}`")
@@ -77,7 +80,9 @@ class Report:
             f"{self.shape.name} (shape from {self.shape.source}), rows of {self.row_length} encoder positions; per GPU "
             f"{hardware.usable / 2**30:.1f} of {hardware.memory / 2**30:.1f} GiB, {hardware.flops / 1e12:g} TFLOP/s, "
             f"{hardware.bandwidth / 1e9:g} GB/s within a node of {hardware.gpus_per_node}, {hardware.network / 1e9:g} GB/s "
-            "between nodes.\nFigures are one rank's, for one meta-step. GB: gathered from other ranks. `!`: more than fits. "
+            f"between nodes; {self.tasks} episodes a step, or one for each GPU where there are more.\n"
+            "Figures are one rank's, for one meta-step: memory in GiB (`!`: more than fits), GB gathered from other ranks, "
+            "time in seconds; `max tokens`: the largest train.max_tokens_per_microbatch that fits; `ckpt`: checkpointing. "
             "Times are lower bounds: FLOPs and bytes over their peak rates."
         )
 
@@ -112,6 +117,7 @@ def make_report(
         shape=costs.shape,
         hardware=hardware,
         row_length=length,
+        tasks=config.meta.tasks_per_step,
         asked=asked,
         warnings=warnings_for(costs, config, asked, hardware),
         sweep=_sweep(costs, config, counts, hardware, length),

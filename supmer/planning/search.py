@@ -10,17 +10,24 @@ from supmer.planning.costs import Costs
 from supmer.planning.estimate import SHARDINGS, Estimate, Setting, estimate, setting_of
 from supmer.planning.hardware import Hardware
 
+MARGIN = 0.05
+"""Share of the usable memory by which predictions may err (see `benchmarks/plan.py`)."""
 NEARLY = 1.01
 """Settings that are slower by less than this factor count as equally fast; the simpler one is recommended."""
 
 
 def recommend(costs: Costs, config: Config, gpus: int, hardware: Hardware, row_length: int) -> Estimate | None:
-    """Return the estimate of the fastest settings that fit, the simplest of the equally fast; None if none fit."""
-    found = [estimate(costs, setting, hardware, row_length) for setting in _candidates(costs, config, gpus, hardware)]
-    if not found:
-        return None
-    best = min(candidate.seconds for candidate in found)
-    return next(candidate for candidate in found if candidate.seconds <= best * NEARLY)
+    """Return the estimate of the fastest settings that fit, the simplest of the equally fast; None if none fit.
+
+    Settings that leave the planner room to err are preferred.
+    """
+    cautious = replace(hardware, reserve=int(hardware.reserve + MARGIN * hardware.usable))
+    for limits in (cautious, hardware):
+        found = [estimate(costs, setting, hardware, row_length) for setting in _candidates(costs, config, gpus, limits)]
+        if found:
+            best = min(candidate.seconds for candidate in found)
+            return next(candidate for candidate in found if candidate.seconds <= best * NEARLY)
+    return None
 
 
 def fits(found: Estimate, hardware: Hardware) -> bool:

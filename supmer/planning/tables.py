@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rich import box
@@ -23,17 +23,18 @@ class Figures(NamedTuple):
 
 def sweep_table(title: str, found: Sequence[Estimate], hardware: Hardware) -> Figures:
     """Lay out one configuration on several numbers of GPUs."""
-    heads = ("GPUs", "episodes", "weights GiB", "activ. GiB", "peak GiB", "largest budget", "GB", "TFLOP", *_TIMES)
+    heads = ("GPUs", "weights", "activ.", "peak", "max tokens", "GB", "TFLOP", "compute", "step", "ep/s")
     rows = [
         (
             str(one.setting.gpus),
-            str(one.setting.tasks),
             _gibibytes(one.parameters),
             _gibibytes(one.activations),
-            _gibibytes(one.peak) + ("" if fits(one, hardware) else " !"),
+            _gibibytes(one.peak) + ("" if fits(one, hardware) else "!"),
             str(one.largest_budget) if one.largest_budget else "none",
-            *_work(one),
-            *_times(one),
+            f"{one.gathered / 1e9:.1f}",
+            _teraflops(one),
+            *_seconds(one.compute_seconds, one.seconds),
+            f"{one.episodes_per_second:.3g}",
         )
         for one in found
     ]
@@ -42,30 +43,30 @@ def sweep_table(title: str, found: Sequence[Estimate], hardware: Hardware) -> Fi
 
 def sharding_table(title: str, found: Mapping[str, Sequence[Estimate]], hardware: Hardware) -> Figures:
     """Compare ways of sharding: peak memory and least time of each, one number of GPUs a row."""
-    heads = ("GPUs", *(f"{name} {unit}" for unit in ("GiB", "gather s", "step s") for name in found))
+    heads = ("GPUs", *(f"{name} {unit}" for unit in ("peak", "gather", "step") for name in found))
     rows = []
     for estimates in zip(*found.values(), strict=True):
-        peaks = (_gibibytes(one.peak) + ("" if fits(one, hardware) else " !") for one in estimates)
-        gathers = (f"{one.gather_seconds:.2f}" for one in estimates)
-        steps = (f"{one.seconds:.2f}" for one in estimates)
+        peaks = (_gibibytes(one.peak) + ("" if fits(one, hardware) else "!") for one in estimates)
+        gathers = _seconds(*(one.gather_seconds for one in estimates))
+        steps = _seconds(*(one.seconds for one in estimates))
         rows.append((str(estimates[0].setting.gpus), *peaks, *gathers, *steps))
     return Figures(title, heads, rows)
 
 
 def settings_table(title: str, found: Sequence[Estimate]) -> Figures:
     """Lay out settings that differ from row to row."""
-    heads = ("GPUs", "episodes", "sharding", "check-pointing", "budget", "weights GiB", "peak GiB", "GB", "TFLOP", *_TIMES)
+    heads = ("GPUs", "sharding", "ckpt", "tokens", "weights", "peak", "TFLOP", "compute", "step", "ep/s")
     rows = [
         (
             str(one.setting.gpus),
-            str(one.setting.tasks),
             one.setting.sharding,
             "yes" if one.setting.checkpointing else "no",
             str(one.setting.max_tokens),
             _gibibytes(one.parameters),
             _gibibytes(one.peak),
-            *_work(one),
-            *_times(one),
+            _teraflops(one),
+            *_seconds(one.compute_seconds, one.seconds),
+            f"{one.episodes_per_second:.3g}",
         )
         for one in found
     ]
@@ -88,16 +89,13 @@ def markdown_table(table: Figures) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-_TIMES = ("compute s", "gather s", "step s", "episodes/s")
+def _seconds(*values: float) -> Iterator[str]:
+    return (f"{value:.2f}" for value in values)
 
 
-def _times(one: Estimate) -> tuple[str, ...]:
-    seconds = (one.compute_seconds, one.gather_seconds, one.seconds, one.episodes_per_second)
-    return tuple(f"{value:.2f}" for value in seconds)
-
-
-def _work(one: Estimate) -> tuple[str, str]:
-    return f"{one.gathered / 1e9:.1f}", f"{one.flops / 1e12:.3g}"
+def _teraflops(one: Estimate) -> str:
+    number = one.flops / 1e12
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _gibibytes(num_bytes: float) -> str:

@@ -28,7 +28,7 @@ def test_the_plan_is_printed_drawn_and_written(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     settings = "train.workers=3 meta.tasks_per_step=3 train.sharding=none"
     assert f"recommended for 3 GPUs: {settings}" in " ".join(done.stdout.split())
-    sweep = page.read_text().split("### ")[1]
+    sweep = page.read_text().split("## ")[1]
     rows = [line.split("|")[1].strip() for line in sweep.splitlines() if line.startswith("|")]
     assert rows == ["GPUs", "---:", "1", "2", "3", "4", "8"]
     assert plot.read_text().startswith("<?xml")
