@@ -43,6 +43,10 @@ class Board(Callback):  # type: ignore[misc]
             self._show()
             self._shown_at = time.monotonic()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing: Ray Tune keeps a copy of its callbacks, which is never read here."""
+        return {}
+
     def __enter__(self) -> Self:
         if self._live:
             self._live.start()
@@ -91,7 +95,7 @@ def format_value(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.5g}"
     return " ".join(str(item) for item in value) if isinstance(value, list) else str(value)
 
 

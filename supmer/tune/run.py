@@ -41,6 +41,7 @@ TUNE_ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the ledger and the log have them, a line each
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # its tables; ours are in board.py
 }
 
 RAY_TUNE_FOLDER = "ray_tune"
@@ -95,6 +96,10 @@ class _SignalStopper(Stopper):  # type: ignore[misc]
     def __init__(self, signals: StopSignals) -> None:
         self._signals = signals
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return nothing: Ray Tune keeps a copy, which is never read here."""
+        return {}
+
     def __call__(self, trial_id: str, result: dict[str, object]) -> bool:
         return False
 
@@ -108,6 +113,7 @@ def _has_work(config: Config, ledger: Ledger) -> bool:
 
 def _run_trials(config: Config, ledger: Ledger, signals: StopSignals) -> None:
     os.environ.update(TUNE_ENVIRONMENT)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it would tell again, at length, how trials ended
     connect_ray(trial_needs(config)["CPU"] * (config.tune.max_concurrent or 1))
     check_capacity(as_single_run(config))
     prepare_stores(config)
@@ -132,6 +138,7 @@ def _run_trials(config: Config, ledger: Ledger, signals: StopSignals) -> None:
             run_config=tune.RunConfig(
                 storage_path=sweep_directory(config),
                 name=RAY_TUNE_FOLDER,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # runs have their own
                 failure_config=tune.FailureConfig(max_failures=config.tune.max_retries),
                 callbacks=[LedgerCallback(config, ledger), board],
                 stop=_SignalStopper(signals),

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 MAX_REPEATS = 20
 """Proposals in a row that were tried already, after which an untried point of a finite space is taken instead."""
+
+MAX_ERROR_LENGTH = 300
 
 
 class LedgerSearcher(Searcher):  # type: ignore[misc]
@@ -145,13 +148,13 @@ class LedgerCallback(Callback):  # type: ignore[misc]
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         record = self._record(trial)
-        record.error = _last_line(trial.get_error())
+        record.error = _error_of(trial)
         logger.warning("%s: tried again: %s", record.trial, record.error)
         self._ledger.save()
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         record = self._record(trial)
-        record.error = _last_line(trial.get_error())
+        record.error = _error_of(trial)
         self._close(record)
 
     def _close(self, record: TrialRecord) -> None:
@@ -187,7 +190,9 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _last_line(text: str | None) -> str:
-    """Return the line of a traceback that says what went wrong."""
-    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "unknown error"
+def _error_of(trial: Trial) -> str:
+    """Return the line of a trial's traceback that says what went wrong."""
+    path = trial.error_file
+    text = Path(path).read_text() if path and Path(path).exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:MAX_ERROR_LENGTH] if lines else "unknown error"
