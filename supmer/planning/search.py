@@ -49,8 +49,6 @@ def warnings_for(costs: Costs, config: Config, found: Estimate, hardware: Hardwa
         notes.append(
             f"train.max_tokens_per_microbatch={setting.max_tokens}: no pass of a worker has more than {found.useful_budget}"
         )
-    if setting.checkpointing and config.backbone.dropout == 0:
-        notes.append("backbone.gradient_checkpointing=true: has no effect with backbone.dropout=0 (it needs training mode)")
     if config.backbone.dtype == "float32":
         notes.append("backbone.dtype=float32: bfloat16 halves weights, activations and traffic on GPUs that know it")
     if config.meta.order == "second" and config.meta.hvp == "autograd":

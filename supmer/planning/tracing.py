@@ -122,7 +122,7 @@ class Tracer:
         model = PromptedSeq2Seq(build_on_meta(self.shape, self.config.backbone, depth), None, self.config.meta.pooling)
         if self.gpu:
             _use_gpu_dropout(model)
-        return model.train(self.config.backbone.dropout > 0)
+        return model.train()
 
     def _enter(self, model: PromptedSeq2Seq, batch: PassShape) -> tuple[Tensor, Microbatch]:
         """Give a model on the meta device fake weights, and return a fake prompt and micro-batch for it."""
@@ -204,7 +204,7 @@ class _OneByteDropout(nn.Dropout):
     """Dropout as on a GPU, which keeps one byte per element; a CPU keeps a mask of the input's own type."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.native_dropout(x, self.p, True)[0] if self.training else x
+        return torch.native_dropout(x, self.p, True)[0] if self.training and self.p > 0 else x
 
 
 def _use_gpu_dropout(model: nn.Module) -> None:
