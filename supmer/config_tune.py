@@ -108,7 +108,7 @@ class TuneConfig(Section):
     seed: int = Field(0, ge=0, description="seed of the searcher (trials all have run.seed)")
     max_concurrent: int | None = Field(None, ge=1, description="trials at once; default: as many as the cluster holds")
     max_retries: int = Field(1, ge=0, description="times a trial that crashes or hangs is tried again")
-    stall_seconds: float = Field(1800, gt=0, description="a trial without a sign of life for so long counts as hanging")
+    stall_seconds: float = Field(1800, gt=0, description="a trial that began and gives no sign of life for so long hangs")
 
     @field_validator("scheduler", mode="before")
     @classmethod

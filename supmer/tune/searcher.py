@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections import deque
 from pathlib import Path
@@ -29,6 +30,7 @@ MAX_REPEATS = 20
 """Proposals in a row that were tried already, after which an untried point of a finite space is taken instead."""
 
 MAX_ERROR_LENGTH = 300
+ERROR_CLASS = re.compile(r"^[A-Za-z_.]+(Error|Exception): ")
 
 
 class LedgerSearcher(Searcher):  # type: ignore[misc]
@@ -135,7 +137,7 @@ class LedgerCallback(Callback):  # type: ignore[misc]
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: Any, **info: Any) -> None:
         record = self._record(trial)
         values = json.loads(result["values"])
-        record.seconds = time.monotonic() - self._started[record.trial]
+        self._count_seconds(record)
         record.error = result["error"]
         if values:
             record.add_rung(result["step"], values)
@@ -148,14 +150,20 @@ class LedgerCallback(Callback):  # type: ignore[misc]
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         record = self._record(trial)
+        self._count_seconds(record)
         record.error = _error_of(trial)
         logger.warning("%s: tried again: %s", record.trial, record.error)
         self._ledger.save()
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         record = self._record(trial)
+        self._count_seconds(record)
         record.error = _error_of(trial)
         self._close(record)
+
+    def _count_seconds(self, record: TrialRecord) -> None:
+        if record.trial in self._started:  # else it failed before it started
+            record.seconds = time.monotonic() - self._started[record.trial]
 
     def _close(self, record: TrialRecord) -> None:
         self._ledger.save()
@@ -195,4 +203,4 @@ def _error_of(trial: Trial) -> str:
     path = trial.error_file
     text = Path(path).read_text() if path and Path(path).exists() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:MAX_ERROR_LENGTH] if lines else "unknown error"
+    return ERROR_CLASS.sub("", lines[-1])[:MAX_ERROR_LENGTH] if lines else "unknown error"

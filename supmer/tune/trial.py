@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 SECONDS_TO_STOP = 30
 """For a run that is asked to stop: finish the meta-step, save, end the workers. Later they are ended with their owner."""
 
+SECONDS_TO_START = 600
+"""Until the first sign of life, for workers to be placed and to load the backbone; `tune.stall_seconds` if that is longer."""
+
 RUNGS_FILE = "rungs.jsonl"
 
 
@@ -111,13 +114,14 @@ class FollowedRun:
         self._stop = threading.Event()
         self._error: Exception | None = None
         self._hangs = False
+        self._is_alive = False
         self._alive_at = time.monotonic()
         self._thread = threading.Thread(target=self._work, daemon=True, name="trial")
         self._thread.start()
 
     def see(self, event: Event) -> None:
         """Take an event of the run; the losses of all kinds at one meta-step make a rung."""
-        self._alive_at = time.monotonic()
+        self._is_alive, self._alive_at = True, time.monotonic()
         if not isinstance(event, Progress) or event.row.split != "validation" or event.row.step == 0:
             return
         losses = self._losses.setdefault(event.row.step, {})
@@ -170,9 +174,11 @@ class FollowedRun:
             raise TrialFailedError("the run ended before its last meta-step")
 
     def _check_stall(self) -> None:
-        if time.monotonic() - self._alive_at > self._stall_seconds:
+        limit = self._stall_seconds if self._is_alive else max(self._stall_seconds, SECONDS_TO_START)
+        if time.monotonic() - self._alive_at > limit:
             self._hangs = True
-            raise TrialFailedError(f"hangs: no sign of life for tune.stall_seconds={self._stall_seconds:g}")
+            what = f"tune.stall_seconds={limit:g}" if self._is_alive else f"the {limit:g} seconds it has to start"
+            raise TrialFailedError(f"hangs: no sign of life for {what}")
 
     def _raise_error(self) -> None:
         if self._error is not None:
