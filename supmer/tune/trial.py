@@ -32,7 +32,7 @@ SECONDS_TO_STOP = 30
 """For a run that is asked to stop: finish the meta-step, save, end the workers. Later they are ended with their owner."""
 
 SECONDS_TO_START = 600
-"""Until the first sign of life, for workers to be placed and to load the backbone; `tune.stall_seconds` if that is longer."""
+"""Until the first sign of life: workers are placed and load the backbone. `tune.stall_seconds` if that is longer."""
 
 RUNGS_FILE = "rungs.jsonl"
 

@@ -1,0 +1,191 @@
+"""Sweeps through their command line: outcome, restart after kill -9, and trials that crash, hang or diverge."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from omegaconf import OmegaConf
+from tiny_run import tiny_overrides
+
+ROOT = Path(__file__).resolve().parents[2]
+LOSS = "validation_query_loss"
+RAY_AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+"""Ray's own helpers of a node, which may take minutes to see that it has gone; they hold nothing of a sweep."""
+
+SETTINGS = (
+    "run.name=sweep",
+    "meta.steps=27",
+    "train.validate_every=3",
+    "train.checkpoint_every=9",
+    "train.cpus_per_worker=0.75",
+    "train.max_failures=0",
+)
+
+
+def write_sweep(files: Path, folder: Path, tune: dict[str, Any], *overrides: str) -> Path:
+    values = OmegaConf.to_container(OmegaConf.from_dotlist([*tiny_overrides(files, *SETTINGS), *overrides]))
+    assert isinstance(values, dict)
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump({**values, "tune": tune}, sort_keys=False))
+    return path
+
+
+def start(script: str, config: Path, *overrides: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("RAY_ADDRESS", None)
+    command = [sys.executable, str(ROOT / "pipeline" / script), "--config", str(config), *overrides]
+    return subprocess.Popen(
+        command, cwd=config.parent, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 240) -> tuple[int, str, str]:
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+def trials(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / "runs" / "sweep" / "trials.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {record["trial"]: record for record in map(json.loads, lines)}
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 120) -> None:
+    give_up = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < give_up, "waited in vain"
+        time.sleep(0.05)
+
+
+def writers(folder: Path, trial: str) -> list[psutil.Process]:
+    """Return the processes that have a trial's metrics open for writing: its first worker."""
+    path = str(folder / "runs" / "sweep" / "trials" / trial / "metrics.jsonl")
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(file.path == path for file in process.open_files()):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"meta.iner_lr": {"choice": [1]}}, "error: tune.space.meta.iner_lr: unknown setting; did you mean meta.inner_lr"),
+        ({"meta.inner_lr": {"loguniform": [0, 1]}}, "error: tune.space.meta.inner_lr.loguniform=[0, 1]: must begin above 0"),
+    ],
+)
+def test_bad_space_is_one_line_before_anything_starts(tmp_path: Path, space: dict[str, Any], message: str) -> None:
+    config = tmp_path / "sweep.yaml"
+    config.write_text(yaml.safe_dump({"tune": {"space": space}}))
+    code, out, err = finish(start("tune.py", config))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(message)
+    assert list(tmp_path.iterdir()) == [config]
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.timeout(580)
+def test_sweep_survives_kill_and_its_best_repeats(tiny_files: Path, tmp_path: Path) -> None:
+    space = {"meta.inner_lr": {"loguniform": [0.01, 1]}, "regularizer.hidden_layers": {"choice": [0, 1]}}
+    config = write_sweep(tiny_files, tmp_path, {"num_trials": 4, "grace_steps": 3, "stall_seconds": 100, "space": space})
+    killed = start("tune.py", config)
+    wait_until(lambda: sum(record["status"] in ("complete", "stopped") for record in trials(tmp_path).values()) >= 2)
+    children = psutil.Process(killed.pid).children(recursive=True)
+    killed.kill()
+    finish(killed)
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert {process.name() for process in alive} <= RAY_AGENTS
+    before = trials(tmp_path)
+
+    code, out, err = finish(start("tune.py", config))
+    assert code == 0, err
+    assert "Traceback" not in err
+    after = trials(tmp_path)
+    assert list(after) == ["t000", "t001", "t002", "t003"]
+    assert {record["status"] for record in after.values()} <= {"complete", "stopped"}
+    for trial, record in before.items():
+        assert after[trial]["settings"] == record["settings"]
+        if record["status"] != "running":
+            assert after[trial] == record
+    assert len({json.dumps(record["settings"]) for record in after.values()}) == 4
+    assert all(trial in out for trial in after)
+
+    complete = [record for record in after.values() if record["status"] == "complete"]
+    best = min(complete, key=lambda record: record["rungs"][-1]["values"][LOSS])
+    sweep = tmp_path / "runs" / "sweep"
+    page = (sweep / "sweep.html").read_text()
+    assert "Parallel coordinates" in page and "Learning curves" in page and best["command"].replace("'", "&#x27;") in page
+    assert not (sweep / "ray_tune").exists()
+
+    code, _, err = finish(start("metatrain.py", sweep / "best.yaml", f"run.dir={tmp_path / 'runs'}"))
+    assert code == 0, err
+    rows = [json.loads(line) for line in (tmp_path / "runs" / "sweep-best" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["query_loss"] for row in rows if row["split"] == "validation" and row["step"] == 27]
+    assert sum(losses) / len(losses) == best["rungs"][-1]["values"][LOSS]
+
+    code, out, err = finish(start("tune.py", config))
+    assert code == 0
+    assert "already complete" in err
+    assert trials(tmp_path) == after
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.timeout(580)
+def test_trials_that_crash_hang_or_diverge_do_not_stop_the_sweep(tiny_files: Path, tmp_path: Path) -> None:
+    cases = {"crashes": {}, "hangs": {"run.seed": 1}, "diverges": {"meta.inner_lr": 1e38}, "works": {"run.seed": 2}}
+    tune = {
+        "searcher": "grid",
+        "scheduler": "none",
+        "num_trials": None,
+        "max_retries": 1,
+        "stall_seconds": 15,
+        "space": {"case": {"cases": cases}},
+    }
+    config = write_sweep(tiny_files, tmp_path, tune, "meta.steps=200")
+    ended = threading.Event()
+
+    def disturb() -> None:
+        while not ended.wait(0.1):
+            for process in writers(tmp_path, "t000"):
+                process.kill()
+            for process in writers(tmp_path, "t001"):
+                process.send_signal(signal.SIGSTOP)
+
+    watcher = threading.Thread(target=disturb)
+    watcher.start()
+    try:
+        code, _, err = finish(start("tune.py", config), timeout=400)
+    finally:
+        ended.set()
+        watcher.join()
+    assert code == 0, err
+    crashed, hung, diverged, worked = trials(tmp_path).values()
+    assert (crashed["status"], crashed["attempts"]) == ("failed", 2)
+    assert (hung["status"], hung["attempts"]) == ("failed", 2)
+    assert "no sign of life for tune.stall_seconds=15" in hung["error"]
+    assert diverged["status"] in ("diverged", "failed") and "finite" in diverged["error"]
+    assert diverged["attempts"] == 1
+    assert worked["status"] == "complete"
+    for record in (crashed, hung, diverged):
+        assert record["error"] in err
+    assert writers(tmp_path, "t001") == []
