@@ -28,7 +28,7 @@ quickstart: setup  ## meta-train on text that is installed anyway, tune on a few
 	$(RUN) pipeline/prompt_tune.py --config $(QUICKSTART)
 
 test: setup  ## all tests, the slow ones and those that start Ray included
-	OMP_NUM_THREADS=1 $(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadgroup
 
 check: setup  ## lint, formatting, types
 	$(RUN) -m ruff check

@@ -8,9 +8,13 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from supmer.config import BackboneConfig
 from supmer.errors import UserError
+
+# Bars of a second's work, one per worker, would run through the progress of a job.
+logging.disable_progress_bar()
 
 FIRST_SENTINEL, SECOND_SENTINEL = "<extra_id_0>", "<extra_id_1>"
 RANDOM_WEIGHTS_SEED = 0

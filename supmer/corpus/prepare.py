@@ -12,7 +12,7 @@ import numpy as np
 
 from supmer import storage
 from supmer.backbone.load import load_model_config, load_tokenizer
-from supmer.config import Config
+from supmer.config import Config, CorpusConfig
 from supmer.corpus.checks import check_hosts, check_size
 from supmer.corpus.clustering import Fit, Merged, merge_small, min_cluster_size
 from supmer.corpus.cutting import KEY_RANGE
@@ -31,6 +31,11 @@ FEW_DOCUMENTS = 50
 """Below this expected number of documents in a split, the split is drawn exactly instead of document by document."""
 
 
+def store_path(corpus: CorpusConfig, identity: str) -> str:
+    """Return where the store of a fingerprint lies, or would."""
+    return storage.join(storage.absolute(corpus.store_dir), identity[:16])
+
+
 def prepare(config: Config) -> str:
     """Return the path of the task store for this configuration, preparing it if there is no complete one.
 
@@ -42,7 +47,7 @@ def prepare(config: Config) -> str:
     """
     inputs = describe_inputs(config)
     identity = fingerprint(inputs)
-    store_uri = storage.join(storage.absolute(config.corpus.store_dir), identity[:16])
+    store_uri = store_path(config.corpus, identity)
     if storage.exists(storage.join(store_uri, MANIFEST)):
         logger.info("store %s re-used", store_uri)
         return store_uri

@@ -17,7 +17,7 @@ from supmer import storage
 from supmer.backbone.load import backbone_identity, load_tokenizer
 from supmer.config import Config
 from supmer.corpus.manifest import read_manifest
-from supmer.corpus.prepare import prepare
+from supmer.corpus.prepare import prepare, store_path
 from supmer.errors import UserError
 from supmer.pretrain import warmup
 from supmer.runtime import connect_ray
@@ -66,8 +66,10 @@ def run(config: Config, observer: Observer | None = None) -> RunResult:
     if config.backbone.name != warmup.NAME:
         load_tokenizer(config.backbone)  # a mistake in the name must not first show up when Ray has started
     config, directory = claim(config)
-    if _is_complete(config, directory):
-        logger.info("run %s is already complete: %s", config.run.name, directory.uri)
+    made_from = _complete_from(config, directory)
+    if made_from is not None:
+        logger.info("run %s is already complete and re-used: %s", config.run.name, directory.uri)
+        logger.info("store %s re-used", store_path(config.corpus, made_from.store_fingerprint))
         return RunResult(directory, True, 0)
     connect_ray(_reserved_cpus(config))
     resolved = warmup.resolve_backbone(config)
@@ -168,11 +170,13 @@ def _origin(config: Config, resolved: Config, store_uri: str) -> checkpoint.Orig
     )
 
 
-def _is_complete(config: Config, directory: RunDirectory) -> bool:
+def _complete_from(config: Config, directory: RunDirectory) -> checkpoint.Origin | None:
+    """Return what the run was made from if it has its last meta-step behind it, else None."""
     name = checkpoint.find_newest(directory.checkpoints)
     if name is None or not storage.exists(directory.prompt):
-        return False
-    return checkpoint.read_manifest(storage.join(directory.checkpoints, name)).step == config.meta.steps
+        return None
+    manifest = checkpoint.read_manifest(storage.join(directory.checkpoints, name))
+    return manifest.origin if manifest.step == config.meta.steps else None
 
 
 def _reserved_cpus(config: Config) -> float:

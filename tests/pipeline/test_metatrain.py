@@ -45,7 +45,8 @@ def test_from_raw_text_to_results_with_relative_paths(tiny_files: Path, tmp_path
 
     again = metatrain(tmp_path, *settings)
     assert again.returncode == 0
-    assert "run first is already complete" in again.stderr
+    assert "run first is already complete and re-used" in again.stderr
+    assert re.search(r"store \S+ re-used", again.stderr)
 
     conflict = metatrain(tmp_path, *settings, "run.seed=1")
     assert conflict.returncode == 2
