@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import os
+from typing import Any
 
 import ray
+
+from supmer.errors import UserError
 
 DRIVER_ENVIRONMENT = {
     # Workers stay in the job's folder, so that relative names of models mean the same there as here.
@@ -41,7 +44,19 @@ def connect_ray(min_cpus: float = 1) -> None:
     level = logging.INFO if verbose else logging.WARNING
     address = os.environ.get("RAY_ADDRESS")
     if address:
-        ray.init(address=address, log_to_driver=verbose, logging_level=level)
+        _join(address, log_to_driver=verbose, logging_level=level)
         return
     num_cpus = max(os.cpu_count() or 1, math.ceil(min_cpus))
     ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=verbose, logging_level=level)
+
+
+def _join(address: str, **options: Any) -> None:
+    """Join a running cluster.
+
+    Raises:
+        UserError: nothing answers there, or it runs another Ray or Python.
+    """
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError) as error:
+        raise UserError(f"RAY_ADDRESS={address}: cannot join this cluster ({' '.join(str(error).split())[:300]})") from error

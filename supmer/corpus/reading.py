@@ -18,6 +18,7 @@ from supmer.config import Config, CorpusConfig
 from supmer.corpus.files import CorpusFile, CorpusFiles, find_files, group_files
 from supmer.corpus.records import Record, check_parquet_column, read_records
 from supmer.errors import UserError
+from supmer.placement import role_resources
 
 PART_CHARACTERS = 2_000_000
 """Documents travel in parts of about this size: the grain of parallelism, of memory and of resumption."""
@@ -54,7 +55,7 @@ def read_parts(config: Config) -> Dataset:
         groups = [json.dumps({"files": [asdict(file) for file in group]}) for group in _file_groups(corpus)]
     rows = [{"group": index, "contents": contents} for index, contents in enumerate(groups)]
     return ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
-        _read_group, fn_kwargs={"config": corpus}, num_cpus=READER_CPUS
+        _read_group, fn_kwargs={"config": corpus}, num_cpus=READER_CPUS, resources=role_resources("data")
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -28,6 +28,7 @@ from supmer.corpus.cutting import cut_documents
 from supmer.corpus.embedding import Embeddings, Encoder
 from supmer.corpus.reading import read_parts
 from supmer.corpus.workspace import Workspace, write_table
+from supmer.placement import max_cpus, max_gpus, role_resources
 
 PARTS_PER_RUN = 8
 """Parts that are sorted together: fewer and larger runs to gather a cluster from, against memory per task."""
@@ -50,7 +51,7 @@ def embed_parts(config: Config, store_uri: str) -> list[Part]:
     num_actors, resources = _embedder_resources(config.corpus.embedders)
     dataset = (
         read_parts(config)
-        .map(CutPart(config, store_uri), num_cpus=1)
+        .map(CutPart(config, store_uri), num_cpus=1, resources=role_resources("data"))
         .map(
             EmbedPart,
             fn_constructor_args=(config, store_uri, max(1, _num_cpus() // num_actors)),
@@ -110,7 +111,7 @@ class EmbedPart:
 def fit_clusters(parts: Sequence[Part], config: ClustersConfig, seed: int, store_uri: str) -> Fit:
     """Fit K-means on a sample of at most `clusters.sample_size` units, restarts side by side; return the best."""
     shares = sample_counts([part.num_units for part in parts], config.sample_size, seed)
-    sample_part, fit = ray.remote(_sample_part), ray.remote(fit_kmeans)
+    sample_part, fit = _on_data_nodes(_sample_part), _on_data_nodes(fit_kmeans)
     pieces = [
         sample_part.remote(store_uri, part.name, share, [seed, 1, number])
         for number, (part, share) in enumerate(zip(parts, shares, strict=True))
@@ -128,7 +129,7 @@ def sort_runs(parts: Sequence[Part], fit: Fit, store_uri: str, first_train_key: 
     """
     groups = [[part.name for part in parts[i : i + PARTS_PER_RUN]] for i in range(0, len(parts), PARTS_PER_RUN)]
     centroids = ray.put(fit.centroids)
-    sort_run = ray.remote(_sort_run)
+    sort_run = _on_data_nodes(_sort_run)
     pending = [sort_run.remote(store_uri, number, group, centroids, first_train_key) for number, group in enumerate(groups)]
     return list(ray.get(pending))
 
@@ -164,12 +165,16 @@ def _tokenizer(config: BackboneConfig) -> PreTrainedTokenizerBase:
 
 
 def _num_cpus() -> int:
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    return max(1, int(max_cpus()))
 
 
-def _embedder_resources(num_embedders: int | None) -> tuple[int, dict[str, float]]:
+def _on_data_nodes(function: Callable[..., Any]) -> Any:
+    return ray.remote(function).options(resources=role_resources("data"))
+
+
+def _embedder_resources(num_embedders: int | None) -> tuple[int, dict[str, Any]]:
     """Return the number of actors and what each reserves: half a CPU, so that reading and cutting are never shut out."""
-    num_gpus = int(ray.cluster_resources().get("GPU", 0))
+    num_gpus = int(max_gpus())
     if num_gpus:
-        return num_embedders or num_gpus, {"num_cpus": 0.5, "num_gpus": 1}
-    return num_embedders or _num_cpus(), {"num_cpus": 0.5}
+        return num_embedders or num_gpus, {"num_cpus": 0.5, "num_gpus": 1, "resources": role_resources("trainer")}
+    return num_embedders or _num_cpus(), {"num_cpus": 0.5, "resources": role_resources("data")}

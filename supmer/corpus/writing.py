@@ -19,6 +19,7 @@ from supmer.corpus.cutting import KEY_RANGE
 from supmer.corpus.manifest import CENTROIDS, SPLITS, Split, StoredFile
 from supmer.corpus.store import UNIT_SCHEMA
 from supmer.corpus.workspace import Workspace, write_table
+from supmer.placement import role_resources
 
 ROWS_PER_ROW_GROUP = 256
 """An episode takes tens of units of a cluster: a row group holds several times as many, and little that is not needed."""
@@ -58,7 +59,7 @@ def plan_buckets(sizes: Counter[tuple[int, int]], merged: Merged) -> list[Bucket
 def write_buckets(buckets: Sequence[Bucket], num_runs: int, store_uri: str) -> tuple[list[StoredFile], list[list[str]]]:
     """Write all files; return them in order, and a few texts of each bucket."""
     rows = [{"index": index, **asdict(bucket)} for index, bucket in enumerate(buckets)]
-    dataset = ray.data.from_items(rows).map(WriteBucket(store_uri, num_runs), num_cpus=1)
+    dataset = ray.data.from_items(rows).map(WriteBucket(store_uri, num_runs), num_cpus=1, resources=role_resources("data"))
     written = sorted(dataset.iter_rows(), key=lambda row: row["index"])
     files = [
         StoredFile(split=row["split"], cluster=row["cluster"], path=row["path"], row_groups=list(row["row_groups"]))

@@ -19,6 +19,7 @@ from supmer.config import Config
 from supmer.corpus.manifest import read_manifest
 from supmer.corpus.prepare import prepare, store_path
 from supmer.errors import UserError
+from supmer.placement import check_capacity, role_resources
 from supmer.pretrain import warmup
 from supmer.runtime import connect_ray
 from supmer.train import checkpoint
@@ -72,6 +73,7 @@ def run(config: Config, observer: Observer | None = None) -> RunResult:
         logger.info("store %s re-used", store_path(config.corpus, made_from.store_fingerprint))
         return RunResult(directory, True, 0)
     connect_ray(_reserved_cpus(config))
+    check_capacity(config)
     resolved = warmup.resolve_backbone(config)
     store_uri = _absolute(prepare(resolved))
     checkpoint.prune(directory.checkpoints, config.train.keep_checkpoints)
@@ -116,6 +118,7 @@ def _build_trainer(job: Job) -> TorchTrainer:
     train = job.config.train
     has_gpu = train.gpus_per_worker > 0
     resources = {"CPU": train.cpus_per_worker} | ({"GPU": train.gpus_per_worker} if has_gpu else {})
+    resources |= role_resources("trainer")
     return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
