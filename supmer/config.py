@@ -156,7 +156,9 @@ class MetaConfig(Section):
     algorithm: Literal["supmer", "multitask"] = Field("supmer", description="`multitask`: no meta-learning, as PPT")
     steps: int = Field(100_000, ge=1, description="meta-steps")
     tasks_per_step: int = Field(4, ge=1, description="episodes in a meta-batch, all of one kind")
-    order: Literal["first", "second"] = Field("first", description="`second`: differentiate through the inner loop")
+    order: Literal["first", "second", "reptile"] = Field(
+        "first", description="`second`: differentiate through the inner loop; `reptile`: move P along the inner loop"
+    )
     hvp: Literal["finite_difference", "autograd"] = Field(
         "finite_difference", description="Hessian-vector products of order=second; autograd needs attention=eager"
     )

@@ -2,7 +2,9 @@
 
 Forward, each inner step is ``P_{k+1} = P_k - inner_lr * g~_k`` with ``g~_k = psi_phi(g_k, h_k)`` and g_k the support
 gradient at P_k. Backward, a gradient v with respect to P_{k+1} becomes ``v - inner_lr * H_k u`` with
-``u = (d psi / d g)^T v`` with respect to P_k; first order leaves H_k out. Shapes: T tasks, L prompt length, d model width.
+``u = (d psi / d g)^T v`` with respect to P_k; first order leaves H_k out. Reptile (Nichol et al., 2018) takes the way of the
+loop itself, ``(P_0 - P_K) / inner_lr``, for the prompt's gradient; phi still learns from the outer losses, first order.
+Shapes: T tasks, L prompt length, d model width.
 """
 
 from __future__ import annotations
@@ -98,6 +100,8 @@ class InnerLoop:
             surrogate = surrogate - self.inner_lr * (outer * step.regularized).sum()
             if self.settings.order == "second":
                 outer = outer - self.inner_lr * self._hessian_product(step, self._through_regularizer(step, outer))
+        if self.settings.order == "reptile":
+            outer = torch.stack([step.regularized.detach() for step in self.steps]).sum(dim=0)
         return outer, surrogate
 
     def _step(self, prompts: Tensor) -> InnerStep:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from factories import NUM_CENTROIDS, WIDTH, exact, random_episodes, random_prompt, tiny_model
-from meta_oracle import Oracle, meta_objective
+from meta_oracle import Oracle, meta_objective, regularize
 
 from supmer.cli import validate
 from supmer.config import MetaConfig, RegularizerConfig
@@ -205,6 +205,24 @@ def test_one_task_at_a_time_adds_up() -> None:
     assert_near(together.query_losses, torch.cat([result.query_losses for result in alone]), 1e-5)
     for name, gradient in together.regularizer.items():
         assert_near(gradient, sum(result.regularizer[name] for result in alone), 1e-5)
+
+
+@pytest.mark.parametrize("inner_steps", [1, 3])
+def test_reptile_moves_the_prompt_along_the_inner_loop_and_phi_as_before(inner_steps: int) -> None:
+    model, psi, episodes = exact(tiny_model()), regularizer().double(), random_episodes()
+    prompt, inner_lr = random_prompt().double(), 0.3
+    oracle, phi = Oracle(model.backbone, model.centroids), dict(psi.named_parameters())
+    ways = []
+    for episode in episodes:
+        adapted = prompt
+        for _ in range(inner_steps):
+            _, gradient, hidden = oracle.support(adapted, episode)
+            adapted = adapted - inner_lr * regularize(phi, gradient, hidden, 2)[0].detach()
+        ways.append((prompt - adapted) / inner_lr)
+    first, reptile = (compute(model, psi, episodes, order=order, inner_steps=inner_steps) for order in ("first", "reptile"))
+    assert_near(reptile.prompt, torch.stack(ways).mean(dim=0), 1e-9)
+    for name, gradient in first.regularizer.items():
+        assert_near(reptile.regularizer[name], gradient, 1e-12)
 
 
 def test_share_of_no_task_is_zero() -> None:

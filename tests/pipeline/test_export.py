@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,8 @@ from supmer.fewshot.starting_points import StartingPoints, read_starting_points
 from supmer.model.prompted import build_model
 from supmer.model.rows import Rows
 
-SCRIPT = Path(__file__).resolve().parents[2] / "pipeline" / "export.py"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "pipeline" / "export.py"
 # PEFT 0.21 reads a property that transformers 5 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
@@ -112,6 +114,20 @@ def test_the_model_card_names_the_backbone_and_its_example_runs(run: tuple[Path,
     printed: list[str] = []
     exec(example, {"print": printed.append})
     assert printed == [["bad", "good"][int(result.scores[0].argmax())]]
+    assert run_readme_example(card, tmp_path, row.fields["text"]) == printed
+
+
+def run_readme_example(card: str, adapter: Path, text: str) -> list[str]:
+    """Run the ten lines of the README on another adapter and its task."""
+    example = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    pattern = re.search(r'"(\{text\}.*?)"', card.replace("'", '"'))
+    assert pattern is not None
+    example = example.replace('"adapter"', repr(str(adapter)))
+    example = re.sub(r"(?m)^text = .*$", lambda _: f"text = {pattern[1].replace('{text}', text)!r}", example)
+    example = re.sub(r"(?m)^words = .*$", "words = ['bad', 'good']", example)
+    printed: list[str] = []
+    exec(example, {"print": printed.append})
+    return printed
 
 
 def test_a_run_that_does_not_name_its_backbone_needs_base_model(run: tuple[Path, Config], tmp_path: Path) -> None:

@@ -112,8 +112,11 @@ def num_rows(metrics: Path) -> int:
 def kill_worker() -> None:
     """Kill a training worker of this process's own Ray cluster."""
     for process in psutil.Process().children(recursive=True):
-        title = " ".join(process.cmdline())
-        if "RayTrainWorker" in title:
+        try:
+            is_worker = "RayTrainWorker" in " ".join(process.cmdline())
+        except psutil.NoSuchProcess:  # a process that has just ended, or a zombie
+            continue
+        if is_worker:
             process.kill()
             return
     raise AssertionError("no training worker is running")
