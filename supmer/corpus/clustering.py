@@ -45,8 +45,14 @@ def min_cluster_size(tasks: TasksConfig) -> int:
 
 
 def min_num_clusters(tasks: TasksConfig) -> int:
-    """Return how many clusters must host episodes: the augmentation comes from another one, `scc` needs one per class."""
-    return max(2, tasks.num_options if {"scc", "scss"} & set(tasks.kinds) else 2)
+    """Return how many clusters must host episodes.
+
+    The augmentation comes from another cluster than the episode; `scss` takes an option each from others; an `scc` episode
+    has one cluster per class, and its augmentation as many others.
+    """
+    if "scc" in tasks.kinds:
+        return 2 * tasks.num_options
+    return tasks.num_options if "scss" in tasks.kinds else 2
 
 
 def sample_counts(num_units: list[int], sample_size: int, seed: int) -> list[int]:

@@ -38,12 +38,12 @@ def test_each_split_needs_clusters_that_host_episodes(validation_rows: int) -> N
     files = [
         StoredFile(split=split, cluster=cluster, path="", row_groups=[rows])
         for split, rows in (("train", 300), ("validation", validation_rows))
-        for cluster in range(4)
+        for cluster in range(8)
     ]
     settings = {"schema_version": 1, "fingerprint": "", "inputs": {}, "counts": {}, "d_model": 4, "inertia": 0.0}
-    manifest = Manifest(**settings, min_cluster_size=32, merged_from=[[0], [1], [2], [3]], samples=[[]] * 4, files=files)
+    manifest = Manifest(**settings, min_cluster_size=32, merged_from=[[i] for i in range(8)], samples=[[]] * 8, files=files)
     if validation_rows == 32:
         check_hosts(CONFIG, manifest)
         return
-    with pytest.raises(UserError, match="leaves 0 clusters with at least 32 units in the validation split, needs 4"):
+    with pytest.raises(UserError, match="leaves 0 clusters with at least 32 units in the validation split, needs 8"):
         check_hosts(CONFIG, manifest)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supmer.config import ClustersConfig, TasksConfig
-from supmer.corpus.clustering import assign, fit_kmeans, merge_small, min_cluster_size, sample_counts
+from supmer.corpus.clustering import assign, fit_kmeans, merge_small, min_cluster_size, min_num_clusters, sample_counts
 
 
 def blobs(per_blob: int = 50) -> np.ndarray:
@@ -65,3 +65,10 @@ def test_sample_is_shared_out_within_the_parts(num_units: list[int], size: int) 
 
 def test_cluster_size_of_the_published_episodes() -> None:
     assert min_cluster_size(TasksConfig()) == 64
+
+
+@pytest.mark.parametrize(
+    ("kinds", "needed"), [(["nsp"], 2), (["nsp", "scss"], 4), (["scc"], 8), (["nsp", "nss", "scsp", "scss", "scc"], 8)]
+)
+def test_an_scc_episode_and_its_augmentation_need_different_clusters(kinds: list[str], needed: int) -> None:
+    assert min_num_clusters(TasksConfig.model_validate({"kinds": kinds, "num_options": 4})) == needed
