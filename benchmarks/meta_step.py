@@ -88,6 +88,7 @@ def _parse() -> argparse.Namespace:
     shared = Path(__file__).resolve().parents[2] / "shared"
     parser.add_argument("--corpus", default=str(shared / "corpus" / "wikipedia_en.jsonl.gz"))
     parser.add_argument("--tokenizer", default=str(shared / "tokenizer"))
+    parser.add_argument("--tasks", type=int, default=2, help="episodes of a meta-batch (published: 4)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1)
     return parser.parse_args()
@@ -108,9 +109,9 @@ def draw_episodes(arguments: argparse.Namespace) -> tuple[Config, dict[TaskKind,
         store = TaskStore.open(prepare(config))
         ray.shutdown()
         sampler = EpisodeSampler(store, TaskVocabulary.from_tokenizer(load_tokenizer(config.backbone)), config)
-        num_tasks = config.meta.tasks_per_step
         return config, {
-            kind: [sampler.validation_episode(kind, index) for index in range(num_tasks)] for kind in config.tasks.kinds
+            kind: [sampler.validation_episode(kind, index) for index in range(arguments.tasks)]
+            for kind in config.tasks.kinds
         }
 
 

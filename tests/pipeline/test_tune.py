@@ -1,13 +1,11 @@
-"""Sweeps through their command line: outcome, restart after kill -9, and trials that crash, hang or diverge."""
+"""Sweeps through their command line: outcome, and restart after kill -9."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +24,9 @@ RAY_AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
 
 SETTINGS = (
     "run.name=sweep",
-    "meta.steps=27",
+    "meta.steps=9",
     "train.validate_every=3",
-    "train.checkpoint_every=9",
+    "train.checkpoint_every=3",
     "train.cpus_per_worker=0.75",
     "train.max_failures=0",
 )
@@ -72,19 +70,6 @@ def wait_until(condition: Callable[[], bool], timeout: float = 120) -> None:
         time.sleep(0.05)
 
 
-def writers(folder: Path, trial: str) -> list[psutil.Process]:
-    """Return the processes that have a trial's metrics open for writing: its first worker."""
-    path = str(folder / "runs" / "sweep" / "trials" / trial / "metrics.jsonl")
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if any(file.path == path for file in process.open_files()):
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
-
-
 @pytest.mark.parametrize(
     ("space", "message"),
     [
@@ -106,9 +91,9 @@ def test_bad_space_is_one_line_before_anything_starts(tmp_path: Path, space: dic
 @pytest.mark.timeout(580)
 def test_sweep_survives_kill_and_its_best_repeats(tiny_files: Path, tmp_path: Path) -> None:
     space = {"meta.inner_lr": {"loguniform": [0.01, 1]}, "regularizer.hidden_layers": {"choice": [0, 1]}}
-    config = write_sweep(tiny_files, tmp_path, {"num_trials": 4, "grace_steps": 3, "stall_seconds": 100, "space": space})
+    config = write_sweep(tiny_files, tmp_path, {"num_trials": 3, "grace_steps": 3, "stall_seconds": 100, "space": space})
     killed = start("tune.py", config)
-    wait_until(lambda: sum(record["status"] in ("complete", "stopped") for record in trials(tmp_path).values()) >= 2)
+    wait_until(lambda: sum(record["status"] in ("complete", "stopped") for record in trials(tmp_path).values()) >= 1)
     children = psutil.Process(killed.pid).children(recursive=True)
     killed.kill()
     finish(killed)
@@ -120,13 +105,13 @@ def test_sweep_survives_kill_and_its_best_repeats(tiny_files: Path, tmp_path: Pa
     assert code == 0, err
     assert "Traceback" not in err
     after = trials(tmp_path)
-    assert list(after) == ["t000", "t001", "t002", "t003"]
+    assert list(after) == ["t000", "t001", "t002"]
     assert {record["status"] for record in after.values()} <= {"complete", "stopped"}
     for trial, record in before.items():
         assert after[trial]["settings"] == record["settings"]
         if record["status"] != "running":
             assert after[trial] == record
-    assert len({json.dumps(record["settings"]) for record in after.values()}) == 4
+    assert len({json.dumps(record["settings"]) for record in after.values()}) == 3
     assert all(trial in out for trial in after)
 
     complete = [record for record in after.values() if record["status"] == "complete"]
@@ -139,53 +124,10 @@ def test_sweep_survives_kill_and_its_best_repeats(tiny_files: Path, tmp_path: Pa
     code, _, err = finish(start("metatrain.py", sweep / "best.yaml", f"run.dir={tmp_path / 'runs'}"))
     assert code == 0, err
     rows = [json.loads(line) for line in (tmp_path / "runs" / "sweep-best" / "metrics.jsonl").read_text().splitlines()]
-    losses = [row["query_loss"] for row in rows if row["split"] == "validation" and row["step"] == 27]
+    losses = [row["query_loss"] for row in rows if row["split"] == "validation" and row["step"] == 9]
     assert sum(losses) / len(losses) == best["rungs"][-1]["values"][LOSS]
 
     code, out, err = finish(start("tune.py", config))
     assert code == 0
     assert "already complete" in err
     assert trials(tmp_path) == after
-
-
-@pytest.mark.cluster
-@pytest.mark.slow
-@pytest.mark.timeout(580)
-def test_trials_that_crash_hang_or_diverge_do_not_stop_the_sweep(tiny_files: Path, tmp_path: Path) -> None:
-    cases = {"crashes": {}, "hangs": {"run.seed": 1}, "diverges": {"meta.inner_lr": 1e38}, "works": {"run.seed": 2}}
-    tune = {
-        "searcher": "grid",
-        "scheduler": "none",
-        "num_trials": None,
-        "max_retries": 1,
-        "stall_seconds": 15,
-        "space": {"case": {"cases": cases}},
-    }
-    config = write_sweep(tiny_files, tmp_path, tune, "meta.steps=200")
-    ended = threading.Event()
-
-    def disturb() -> None:
-        while not ended.wait(0.1):
-            for process in writers(tmp_path, "t000"):
-                process.kill()
-            for process in writers(tmp_path, "t001"):
-                process.send_signal(signal.SIGSTOP)
-
-    watcher = threading.Thread(target=disturb)
-    watcher.start()
-    try:
-        code, _, err = finish(start("tune.py", config), timeout=400)
-    finally:
-        ended.set()
-        watcher.join()
-    assert code == 0, err
-    crashed, hung, diverged, worked = trials(tmp_path).values()
-    assert (crashed["status"], crashed["attempts"]) == ("failed", 2)
-    assert (hung["status"], hung["attempts"]) == ("failed", 2)
-    assert "no sign of life for tune.stall_seconds=15" in hung["error"]
-    assert diverged["status"] in ("diverged", "failed") and "finite" in diverged["error"]
-    assert diverged["attempts"] == 1
-    assert worked["status"] == "complete"
-    for record in (crashed, hung, diverged):
-        assert record["error"] in err
-    assert writers(tmp_path, "t001") == []
