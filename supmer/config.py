@@ -74,13 +74,16 @@ class CorpusConfig(Section):
     """Unlabeled text and how it is cut into units (section 1)."""
 
     paths: list[str] = Field(default_factory=list, description="files, folders or globs")
-    format: Literal["auto", "text", "jsonl", "parquet", "package_docs"] = Field(
+    format: Literal["auto", "text", "jsonl", "csv", "parquet", "arrow", "package_docs"] = Field(
         "auto", description="`auto`: by file name; `package_docs`: docstrings of installed packages"
     )
     packages: list[str] = Field(default_factory=list, description="packages read by format=package_docs")
     text_document: Literal["file", "line"] = Field("file", description="what one document is in plain text files")
     text_column: str = Field("text", description="column that holds the text")
     id_column: str | None = Field(None, description="column that identifies a document; default: file and row number")
+    shares: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=list, description="share of the documents of each path that is kept, drawn by seed; default: all"
+    )
     max_documents: int | None = Field(None, ge=1, description="read at most so many documents")
     unit: Literal["sentence", "paragraph", "line"] = Field(
         "sentence", description="what a document is cut into; paragraphs end at blank lines"

@@ -15,7 +15,8 @@ from supmer import storage
 from supmer.config import CorpusConfig
 from supmer.errors import UserError
 
-FileFormat = Literal["text", "jsonl", "parquet"]
+FileFormat = Literal["text", "jsonl", "csv", "parquet", "arrow"]
+"""`arrow`: the stream files in which the `datasets` library saves a data set."""
 
 SUFFIXES: dict[str, FileFormat] = {
     ".txt": "text",
@@ -25,9 +26,15 @@ SUFFIXES: dict[str, FileFormat] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".arrow": "arrow",
 }
+SAVED_DATASET_FILES = ("dataset_info.json", "state.json", "dataset_dict.json")
+"""What `datasets` saves beside the data: no text."""
+
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 GROUP_BYTES = 32 << 20
 """Small files are read together until they reach this size, so that a folder of many of them needs few tasks."""
@@ -65,6 +72,10 @@ def find_files(config: CorpusConfig) -> CorpusFiles:
     """
     if not config.paths:
         raise UserError("corpus.paths=[]: must name at least one file, folder or glob (or set corpus.format=package_docs)")
+    if config.shares and len(config.shares) != len(config.paths):
+        raise UserError(
+            f"corpus.shares={config.shares}: must have one number for each of the {len(config.paths)} corpus.paths"
+        )
     found: dict[str, tuple[str, fs.FileInfo, FileFormat]] = {}
     ignored: set[str] = set()
     for entry in config.paths:
@@ -132,7 +143,9 @@ def _hidden(path: str, root: str) -> bool:
 
 
 def _format_of(path: str, config: CorpusConfig) -> FileFormat | None:
-    if config.format in ("text", "jsonl", "parquet"):
+    if posixpath.basename(path) in SAVED_DATASET_FILES:
+        return None
+    if config.format != "auto" and config.format != "package_docs":
         return config.format
     stem, suffix = posixpath.splitext(path.lower())
     if suffix in COMPRESSIONS:
@@ -141,4 +154,5 @@ def _format_of(path: str, config: CorpusConfig) -> FileFormat | None:
 
 
 def _known_names() -> str:
-    return f"named as text, JSONL or Parquet ({' '.join(SUFFIXES)}, compressed or not); corpus.format says it otherwise"
+    kinds = "named as text, JSONL, CSV, Parquet or a saved data set"
+    return f"{kinds} ({' '.join(SUFFIXES)}, compressed or not); corpus.format says it otherwise"

@@ -50,8 +50,9 @@ def fingerprint(inputs: dict[str, Any]) -> str:
 def _describe_files(config: Config) -> dict[str, Any]:
     found = corpus_files(config.corpus)
     digest = hashlib.sha256()
+    shares = dict(zip(config.corpus.paths, config.corpus.shares, strict=bool(config.corpus.shares)))
     for file in found.files:
-        digest.update(json.dumps([file.path, file.size, file.mtime_ns, file.format]).encode())
+        digest.update(json.dumps([file.path, file.size, file.mtime_ns, file.format, shares.get(file.source, 1)]).encode())
     return {
         "num_files": len(found.files),
         "num_ignored_files": found.num_ignored,

@@ -15,6 +15,7 @@ import ray
 from ray.data import DataContext, Dataset
 
 from supmer.config import Config, CorpusConfig
+from supmer.corpus.cutting import KEY_RANGE, seeded_keys
 from supmer.corpus.files import CorpusFile, CorpusFiles, find_files, group_files
 from supmer.corpus.records import Record, check_parquet_column, read_records
 from supmer.errors import UserError
@@ -116,8 +117,20 @@ def _records(contents: dict[str, Any], config: CorpusConfig, skipped: Counter[st
         for row in iter_documents(contents["packages"]):
             yield row["document"], row["text"]
         return
-    for file in contents["files"]:
-        yield from read_records(CorpusFile(**file), config, skipped)
+    shares = dict(zip(config.paths, config.shares, strict=bool(config.shares)))
+    for values in contents["files"]:
+        file = CorpusFile(**values)
+        share = shares.get(file.source, 1.0)
+        for document, text in read_records(file, config, skipped):
+            if share == 1 or is_drawn(config.seed, document, share):
+                yield document, text
+            else:
+                skipped["not_drawn"] += 1
+
+
+def is_drawn(seed: int, document: str, share: float) -> bool:
+    """Tell whether a document belongs to the seeded share of its source that is kept."""
+    return seeded_keys(seed, document)[1] < share * KEY_RANGE
 
 
 def _part(group: int, number: int, documents: list[Record], skipped: Counter[str], seconds: float) -> dict[str, Any]:

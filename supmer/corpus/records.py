@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import io
 import json
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
+import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
 from supmer import storage
@@ -31,10 +33,11 @@ SKIP_REASONS = {
     "invalid_json": "lines that are not JSON objects",
     "missing_text": "rows without a string in the text column",
     "empty_text": "rows with nothing but white space",
+    "not_drawn": "documents outside of corpus.shares",
 }
 
 Record = tuple[str, str]
-_READ_ERRORS = (OSError, EOFError, zlib.error, pa.ArrowInvalid)
+_READ_ERRORS = (OSError, EOFError, zlib.error, pa.ArrowInvalid, csv.Error)
 
 
 def read_records(file: CorpusFile, config: CorpusConfig, skipped: Counter[str]) -> Iterator[Record]:
@@ -42,7 +45,7 @@ def read_records(file: CorpusFile, config: CorpusConfig, skipped: Counter[str]) 
 
     A file that breaks off (a truncated archive, a file that has vanished) gives the rows before the break.
     """
-    reader = {"text": _text_rows, "jsonl": _jsonl_rows, "parquet": _parquet_rows}[file.format]
+    reader = READERS[file.format]
     try:
         for name, text in reader(file, config, skipped):
             if not isinstance(text, str):
@@ -100,6 +103,31 @@ def _jsonl_rows(file: CorpusFile, config: CorpusConfig, skipped: Counter[str]) -
         yield _document_id(file, row, values.get(config.id_column)), values.get(config.text_column)
 
 
+def _csv_rows(file: CorpusFile, config: CorpusConfig, skipped: Counter[str]) -> Iterator[tuple[str, Any]]:
+    """Rows under a header; a .tsv has tabs. A quote that is never closed ends the file at MAX_ROW_BYTES."""
+    csv.field_size_limit(MAX_ROW_BYTES)
+    lines = (line.replace("\x00", "") for _, line in _utf8_lines(file, skipped))
+    rows = csv.DictReader(lines, delimiter="\t" if ".tsv" in file.path.lower() else ",")
+    if config.text_column not in (rows.fieldnames or ()):
+        skipped["missing_columns"] += 1
+        return
+    for row, values in enumerate(rows):
+        yield _document_id(file, row, values.get(config.id_column)), values[config.text_column]
+
+
+def _arrow_rows(file: CorpusFile, config: CorpusConfig, skipped: Counter[str]) -> Iterator[tuple[str, Any]]:
+    with _open(file) as stream, ipc.open_stream(stream) as batches:
+        if config.text_column not in batches.schema.names:
+            skipped["missing_columns"] += 1
+            return
+        columns = [name for name in (config.text_column, config.id_column) if name in batches.schema.names]
+        row = 0
+        for batch in batches:
+            for values in batch.select(columns).to_pylist():
+                yield _document_id(file, row, values.get(config.id_column)), values[config.text_column]
+                row += 1
+
+
 def _parquet_rows(file: CorpusFile, config: CorpusConfig, skipped: Counter[str]) -> Iterator[tuple[str, Any]]:
     with _open(file) as stream:
         table = pq.ParquetFile(stream)
@@ -112,6 +140,9 @@ def _parquet_rows(file: CorpusFile, config: CorpusConfig, skipped: Counter[str])
             for values in batch.to_pylist():
                 yield _document_id(file, row, values.get(config.id_column)), values[config.text_column]
                 row += 1
+
+
+READERS = {"text": _text_rows, "jsonl": _jsonl_rows, "csv": _csv_rows, "parquet": _parquet_rows, "arrow": _arrow_rows}
 
 
 def _document_id(file: CorpusFile, row: int, value: object) -> str:

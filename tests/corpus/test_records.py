@@ -12,10 +12,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 
 from supmer.config import CorpusConfig
 from supmer.corpus import records
 from supmer.corpus.files import find_files, group_files
+from supmer.corpus.reading import is_drawn
 from supmer.errors import UserError
 
 
@@ -153,3 +155,55 @@ class TestFindFiles:
         groups = list(group_files(files, max_bytes=30))
         assert [file for group in groups for file in group] == list(files)
         assert [len(group) for group in groups] == [3, 1, 1, 3, 2]
+
+
+def test_csv_rows_may_span_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('id,text\n1,"one, and\ntwo"\n2,three\n3\n4," "\n')
+    rows, skipped = read(tmp_path, id_column="id")
+    assert rows == [("1", "one, and\ntwo"), ("2", "three")]
+    assert skipped == {"missing_text": 1, "empty_text": 1}
+    (tmp_path / "a.csv").unlink()
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"body\ttext\nx\tone, two\n"))
+    (tmp_path / "b.csv").write_text("body\nx\n")
+    assert read(tmp_path) == ([("a.tsv.gz#0", "one, two")], {"missing_columns": 1})
+
+
+def test_a_csv_quote_that_is_never_closed_ends_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "MAX_ROW_BYTES", 1000)
+    (tmp_path / "a.csv").write_text('text\none\n"two\n' + "three\n" * 400)
+    rows, skipped = read(tmp_path)
+    assert [text for _, text in rows] == ["one"]
+    assert skipped == {"broken_files": 1}
+
+
+def test_a_saved_data_set_is_read_without_its_description(tmp_path: Path) -> None:
+    texts = [f"text {number}" for number in range(2500)]
+    saved = {"train": Dataset.from_dict({"text": texts}), "test": Dataset.from_dict({"text": ["last"], "key": ["k"]})}
+    for split, data in saved.items():
+        data.save_to_disk(tmp_path / split)
+    rows, skipped = read(tmp_path, id_column="key")
+    assert [text for _, text in rows] == ["last", *texts]
+    assert rows[0][0] == "k" and not skipped
+    (file,) = (tmp_path / "train").glob("*.arrow")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    rows, skipped = read(tmp_path / "train")
+    assert len(rows) < 2500 and skipped == {"broken_files": 1}
+
+
+def test_mixed_encodings_nul_bytes_and_a_huge_line(tmp_path: Path) -> None:
+    huge = b"x" * (10 << 20)
+    lines = ["größe".encode("latin-1"), "größe".encode(), "größe".encode("utf-16"), b"a\x00b", huge, b"last"]
+    (tmp_path / "a.txt").write_bytes(b"\n".join(lines))
+    rows, skipped = read(tmp_path, text_document="line")
+    assert [text for _, text in rows] == ["größe", "ab", huge.decode(), "last"]
+    assert skipped["invalid_utf8"] == 2
+
+
+def test_each_path_has_a_share(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(UserError, match=r"corpus.shares=\[0.5, 1.0\]: must have one number for each of the 1 corpus.paths"):
+        read(tmp_path, shares=[0.5, 1])
+    kept = {str(number) for number in range(4000) if is_drawn(0, str(number), 0.25)}
+    assert len(kept) == pytest.approx(1000, rel=0.1)
+    assert kept < {str(number) for number in range(4000) if is_drawn(0, str(number), 0.5)}
