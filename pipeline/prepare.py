@@ -7,9 +7,11 @@ from argparse import Namespace
 
 import numpy as np
 
+from supmer import storage
 from supmer.cli import build_parser, run_job
 from supmer.config import Config
-from supmer.corpus.manifest import Manifest
+from supmer.corpus.inspection import summary
+from supmer.corpus.manifest import Manifest, read_manifest
 from supmer.corpus.prepare import prepare
 from supmer.corpus.store import TaskStore
 from supmer.pretrain.warmup import resolve_backbone
@@ -18,11 +20,16 @@ logger = logging.getLogger("prepare")
 
 
 def main() -> None:
-    run_job(run, build_parser(__doc__ or ""))
+    parser = build_parser(__doc__ or "")
+    parser.add_argument("--inspect", metavar="STORE", help="print what a store holds, and prepare nothing")
+    run_job(run, parser)
 
 
 def run(config: Config, arguments: Namespace) -> None:
     """Prepare the store and say what is in it."""
+    if arguments.inspect:
+        print(summary(read_manifest(storage.absolute(arguments.inspect))))
+        return
     store = TaskStore.open(prepare(resolve_backbone(config)))
     describe(store.manifest)
 

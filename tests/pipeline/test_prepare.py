@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
+from supmer.corpus.manifest import SCHEMA_VERSION, Manifest, StoredFile, write_manifest
 from supmer.pretrain.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +60,34 @@ def test_a_parquet_file_without_the_text_column_is_refused(tmp_path: Path) -> No
     result = run(f"corpus.paths=[{tmp_path}]")
     assert_one_line(result, "corpus.text_column=text: ")
     assert "only body, id" in result.stderr
+
+
+def test_a_store_is_inspected_without_preparing_anything(tmp_path: Path) -> None:
+    files = [
+        StoredFile(split="train", cluster=0, path="a", row_groups=[30, 30]),
+        StoredFile(split="validation", cluster=0, path="b", row_groups=[7]),
+        StoredFile(split="train", cluster=1, path="c", row_groups=[40]),
+    ]
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        fingerprint="f00",
+        inputs={"sentencex": "1.2"},
+        counts={"units": 107, "broken_files": 2},
+        d_model=8,
+        min_cluster_size=16,
+        inertia=1.5,
+        merged_from=[[0, 2], [1]],
+        samples=[["A river."], ["A stone."]],
+        files=files,
+    )
+    write_manifest(str(tmp_path / "store"), manifest)
+    result = run("--inspect", str(tmp_path / "store"))
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert {"units: 107", "broken_files: 2", 'sentencex: "1.2"'} <= set(lines)
+    assert "cluster 0 (60 train + 7 validation, merged from 2): A river." in lines
+    assert "cluster 1 (40 train + 0 validation): A stone." in lines
+    assert_one_line(run("--inspect", str(tmp_path)), f"store {tmp_path}: has no manifest.json")
 
 
 @pytest.mark.cluster

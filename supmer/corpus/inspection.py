@@ -1,0 +1,26 @@
+"""What a store holds, as text for the reader of a terminal."""
+
+from __future__ import annotations
+
+import json
+
+from supmer.corpus.manifest import SPLITS, Manifest
+
+SHOWN_CHARACTERS = 100
+
+
+def summary(manifest: Manifest) -> str:
+    """Return schema, origin, counts and clusters of a store, one thing a line; nothing but the manifest is read."""
+    lines = [
+        f"schema version {manifest.schema_version}, fingerprint {manifest.fingerprint}",
+        f"{manifest.num_clusters} clusters of width {manifest.d_model}, inertia {manifest.inertia:.6g}, "
+        f"hosts of episodes have at least {manifest.min_cluster_size} units",
+        *(f"{name}: {json.dumps(value, sort_keys=True)}" for name, value in sorted(manifest.inputs.items())),
+        *(f"{name}: {count}" for name, count in sorted(manifest.counts.items())),
+    ]
+    for cluster, texts in enumerate(manifest.samples):
+        sizes = " + ".join(f"{manifest.size(split, cluster)} {split}" for split in SPLITS)
+        merged = len(manifest.merged_from[cluster])
+        origin = f", merged from {merged}" if merged > 1 else ""
+        lines.append(f"cluster {cluster} ({sizes}{origin}): {' | '.join(text[:SHOWN_CHARACTERS] for text in texts)}")
+    return "\n".join(lines)
