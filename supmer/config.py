@@ -82,6 +82,7 @@ class BackboneConfig(Section):
     attention: Literal["sdpa", "eager"] = Field("sdpa", description="attention implementation; eager has a double backward")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout in meta-training and tuning; always off in evaluation")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+    compile: bool = Field(False, description="compile transformer blocks by torch.compile, for any length of rows")
     warmup: WarmupConfig = Field(default_factory=WarmupConfig)
     distill: DistillConfig = Field(default_factory=DistillConfig)
 

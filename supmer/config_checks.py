@@ -39,6 +39,16 @@ def check_double_backward(config: Config) -> None:
         raise ValueError("meta.hvp=autograd: must be finite_difference unless backbone.attention=eager")
 
 
+def check_compile(config: Config) -> None:
+    """Compiled blocks have no double backward, and sharding's hooks would cut their graphs to pieces."""
+    if not config.backbone.compile:
+        return
+    if config.train.sharding != "none":
+        raise ValueError(f"backbone.compile=true: must be false with train.sharding={config.train.sharding}")
+    if config.meta.order == "second" and config.meta.hvp == "autograd":
+        raise ValueError("backbone.compile=true: must be false with meta.hvp=autograd")
+
+
 def check_workers_have_episodes(config: Config) -> None:
     """A worker without an episode would only wait for the others, unless it holds a share of the weights."""
     if config.train.sharding == "none" and config.train.workers > config.meta.tasks_per_step:
@@ -69,6 +79,7 @@ CHECKS: tuple[Callable[[Config], None], ...] = (
     check_length_budget,
     check_sharding,
     check_double_backward,
+    check_compile,
     check_workers_have_episodes,
     check_clusters_for_scc,
     check_cluster_sample,

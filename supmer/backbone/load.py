@@ -59,6 +59,10 @@ def finish_backbone(model: PreTrainedModel, config: BackboneConfig) -> PreTraine
     """Freeze a backbone and set what the settings ask of it."""
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
+    if config.compile:
+        # Block by block: the code of one serves all of its kind, so that starting takes seconds, not minutes.
+        for block in [*model.get_encoder().block, *model.get_decoder().block]:
+            block.compile(dynamic=True)
     model.config.use_cache = False
     return model.requires_grad_(False).eval()
 

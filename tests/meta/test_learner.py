@@ -166,6 +166,18 @@ def test_gradient_checkpointing_computes_the_same() -> None:
     torch.testing.assert_close(saving.prompt, plain.prompt, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.*is deprecated:DeprecationWarning")  # torch's compiler imports it itself
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # and looks at all
+def test_compiled_blocks_compute_the_same_for_rows_of_any_length() -> None:
+    plain, compiled = build(), build()
+    finish_backbone(compiled.model.backbone, BackboneConfig(dropout=0.0, compile=True))
+    for step in range(2):
+        plain.step(episodes_of(step))
+        compiled.step(episodes_of(step))
+    torch.testing.assert_close(compiled.prompt, plain.prompt, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("algorithm", ["supmer", "multitask"])
 def test_without_regularizer(algorithm: str) -> None:
     learner = build(settings(meta={"algorithm": algorithm}, regularizer={"enabled": False}))
