@@ -27,8 +27,11 @@ quickstart: setup  ## meta-train on text that is installed anyway, tune on a few
 	$(RUN) pipeline/metatrain.py --config $(QUICKSTART)
 	$(RUN) pipeline/prompt_tune.py --config $(QUICKSTART)
 
+# One Ray cluster at a time has room on a machine, and the tests that start one mostly wait: the others run beside them.
 test: setup  ## all tests, the slow ones and those that start Ray included
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadgroup
+	@export OMP_NUM_THREADS=1; $(RUN) -m pytest -m cluster > .test-cluster.log 2>&1 & with_ray=$$!; \
+	$(RUN) -m pytest -m "not cluster"; others=$$?; \
+	wait $$with_ray; with_ray=$$?; cat .test-cluster.log; rm -f .test-cluster.log; exit $$((others + with_ray))
 
 check: setup  ## lint, formatting, types
 	$(RUN) -m ruff check
