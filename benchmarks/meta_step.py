@@ -47,7 +47,8 @@ INNER_LR, LAM = 0.1, 0.7
 PLAIN_QUERY_BATCH = 8
 WIDTH = 512
 NUM_DECODED = 3
-TOLERANCE = 1e-4
+TOLERANCE = 5e-4
+"""Of fp32 sums over thousands of positions in another order: in float64 both agree to 2e-14, in fp32 each is off by 1e-4."""
 
 
 def main() -> None:
