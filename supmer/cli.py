@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
 from supmer.config import Config
-from supmer.config_text import describe, sections_help, suggest
+from supmer.config.text import describe, sections_help, suggest
 from supmer.errors import UserError
 
 EXIT_USER_ERROR = 2

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from supmer.config import Config
-from supmer.config_text import suggest
+from supmer.config.text import suggest
 from supmer.errors import UserError
 
 QUERY_LOSS = "validation_query_loss"

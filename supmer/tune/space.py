@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from supmer.config import Config
-from supmer.config_text import suggest
-from supmer.config_tune import Dimension
+from supmer.config.text import suggest
+from supmer.config.tune import Dimension
 from supmer.errors import UserError
 from supmer.tune.settings import is_free, setting_names, value_of, with_settings
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from supmer import storage
 from supmer.config import Config
-from supmer.config_tune import TuneConfig
+from supmer.config.tune import TuneConfig
 from supmer.tune.settings import with_settings
 
 TRIALS = "trials"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 from typing_extensions import Self
 
-from supmer.config_section import Section
+from supmer.config.section import Section
 
 KINDS = ("choice", "uniform", "loguniform", "integer", "fixed", "cases")
 """What a dimension can be; each has exactly one of them."""
