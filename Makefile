@@ -5,6 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 QUICKSTART := configs/quickstart.yaml
+RAY_LOG := .test-cluster.log
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test check format bench cluster-local cluster-down clean
@@ -29,9 +30,13 @@ quickstart: setup  ## meta-train on text that is installed anyway, tune on a few
 
 # One Ray cluster at a time has room on a machine, and the tests that start one mostly wait: the others run beside them.
 test: setup  ## all tests, the slow ones and those that start Ray included
-	@export OMP_NUM_THREADS=1; $(RUN) -m pytest -m cluster > .test-cluster.log 2>&1 & with_ray=$$!; \
-	$(RUN) -m pytest -m "not cluster"; others=$$?; \
-	wait $$with_ray; with_ray=$$?; cat .test-cluster.log; rm -f .test-cluster.log; exit $$((others + with_ray))
+	@export OMP_NUM_THREADS=1; \
+	$(RUN) -m pytest -m cluster > $(RAY_LOG) 2>&1 & with_ray=$$!; trap 'kill $$with_ray 2> /dev/null' EXIT; trap 'exit 130' INT TERM; \
+	echo "== tests without Ray (those with Ray run beside them and are shown when they end: $(RAY_LOG))"; \
+	$(RUN) -m pytest -m "not cluster"; without=$$?; \
+	echo "== tests with Ray"; \
+	wait $$with_ray; with_ray=$$?; cat $(RAY_LOG); \
+	test $$without -eq 0 -a $$with_ray -eq 0
 
 check: setup  ## lint, formatting, types
 	$(RUN) -m ruff check

@@ -1,48 +1,40 @@
-"""Prepare a task store from raw text: sentences, embeddings, clusters (section 1)."""
+"""Prepare a task store from raw text: sentences, embeddings, clusters (section 1).
+
+    python pipeline/prepare.py --config configs/quickstart.yaml [section.key=value ...]
+
+Says what the clusters are about. The same text and settings are prepared once; the same command goes on after a stop.
+"""
 
 from __future__ import annotations
 
-import logging
-from argparse import Namespace
+import argparse
 
-import numpy as np
-
-from supmer import storage
 from supmer.cli import build_parser, run_job
 from supmer.config import Config
-from supmer.corpus.inspection import summary
-from supmer.corpus.manifest import Manifest, read_manifest
-from supmer.corpus.prepare import prepare
-from supmer.corpus.store import TaskStore
-from supmer.pretrain.warmup import resolve_backbone
 
-logger = logging.getLogger("prepare")
+
+def run(config: Config, arguments: argparse.Namespace) -> None:
+    """Prepare the store and say what is in it, or only say what is in the store that `--inspect` names."""
+    # Here, so that --help and a misspelt setting answer at once.
+    if arguments.inspect:
+        from supmer import storage
+        from supmer.corpus.inspection import summary
+        from supmer.corpus.manifest import read_manifest
+
+        print(summary(read_manifest(storage.absolute(arguments.inspect))))
+        return
+    from supmer.corpus.inspection import log_clusters
+    from supmer.corpus.manifest import read_manifest
+    from supmer.corpus.prepare import prepare
+    from supmer.pretrain.warmup import resolve_backbone
+
+    log_clusters(read_manifest(prepare(resolve_backbone(config))))
 
 
 def main() -> None:
     parser = build_parser(__doc__ or "")
     parser.add_argument("--inspect", metavar="STORE", help="print what a store holds, and prepare nothing")
     run_job(run, parser)
-
-
-def run(config: Config, arguments: Namespace) -> None:
-    """Prepare the store and say what is in it."""
-    if arguments.inspect:
-        print(summary(read_manifest(storage.absolute(arguments.inspect))))
-        return
-    store = TaskStore.open(prepare(resolve_backbone(config)))
-    describe(store.manifest)
-
-
-def describe(manifest: Manifest) -> None:
-    """Log the sizes of the clusters and a few of each cluster's units."""
-    for cluster, texts in enumerate(manifest.samples):
-        sizes = f"{manifest.size('train', cluster)} + {manifest.size('validation', cluster)}"
-        logger.info("cluster %d (%s units): %s", cluster, sizes, " | ".join(text[:100] for text in texts))
-    for split in ("train", "validation"):
-        sizes = [manifest.size(split, cluster) for cluster in range(manifest.num_clusters)]
-        low, middle, high = min(sizes), int(np.median(sizes)), max(sizes)
-        logger.info("%s: %d units; clusters hold min %d, median %d, max %d", split, sum(sizes), low, middle, high)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from scripts import ROOT, Finished, call, run
 
 from supmer.cli import build_parser, load_config, run_job, to_yaml, validate
 from supmer.config import Config
 from supmer.errors import UserError
 
-SCRIPT = Path(__file__).resolve().parents[1] / "pipeline" / "metatrain.py"
-
-
-def metatrain(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=60, check=False)
+SCRIPTS = sorted(path.name for path in (ROOT / "pipeline").glob("*.py"))
 
 
 MISTAKES = {
@@ -69,7 +66,14 @@ def test_mistake_names_setting_value_and_what_is_allowed(override: str, message:
     ],
 )
 def test_command_line_ends_in_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:
-    result = metatrain(*arguments)
+    assert_one_line(call("metatrain.py", *arguments), message)
+
+
+def test_process_ends_in_one_line_and_exit_code_2() -> None:
+    assert_one_line(run("metatrain.py", "tasks.num_support=0"), "error: tasks.num_support=0: must be at least 1")
+
+
+def assert_one_line(result: Finished, message: str) -> None:
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith(message)
     assert result.stderr.count("\n") == 1
@@ -93,7 +97,7 @@ def test_file_that_is_not_text_is_named(tmp_path: Path) -> None:
 def test_overrides_beat_the_file_and_may_surround_options(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("run: {name: a, seed: 1}\nmeta: {steps: 5}\n")
-    result = metatrain("run.seed=2", "--config", str(path), "run.dir=elsewhere", "--print-config")
+    result = call("metatrain.py", "run.seed=2", "--config", str(path), "run.dir=elsewhere", "--print-config")
     assert (result.returncode, result.stderr) == (0, "")
     printed = validate(yaml.safe_load(result.stdout))
     assert (printed.run.name, printed.run.seed, printed.run.dir, printed.meta.steps) == ("a", 2, "elsewhere", 5)
@@ -109,13 +113,28 @@ def test_printed_configuration_reads_back_as_itself(tmp_path: Path) -> None:
 
 
 def test_help_lists_every_section_and_setting() -> None:
-    result = metatrain("--help")
+    result = call("metatrain.py", "--help")
     assert result.returncode == 0
     for section in Config.model_fields:
         assert f"\n  {section}: " in result.stdout
     assert "tasks.num_options=4" in result.stdout
     assert "(at least 2 and at most 26)" in result.stdout
     assert "backbone.warmup.vocab_size=8000" in result.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_answers_at_once(script: str) -> None:
+    """Importing torch, transformers or Ray takes seconds."""
+    program = (
+        "import runpy, sys\n"
+        f"try: runpy.run_path('pipeline/{script}', run_name='__main__')\n"
+        "except SystemExit as ended: assert not ended.code\n"
+        "print({'torch', 'transformers', 'ray', 'sklearn', 'datasets'} & sys.modules.keys(), file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", program, "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert "usage" in done.stdout
+    assert done.stderr == "set()\n"
 
 
 def test_interrupt_ends_without_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from scripts import ROOT, call
 
-ROOT = Path(__file__).resolve().parents[1]
 # Sweeps add a search space to a configuration; their own tests read them.
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 COMMAND = re.compile(r"^# python (pipeline/\w+\.py) --config (\S+)")
 
 
-def print_config(config: Path, script: str = "pipeline/metatrain.py") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, script, "--config", str(config), "--print-config"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-
-
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
 def test_configuration_is_valid_and_its_print_is_too(config: Path, tmp_path: Path) -> None:
-    first = print_config(config)
+    first = call("metatrain.py", "--config", config, "--print-config")
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
     resolved = tmp_path / "resolved.yaml"
     resolved.write_text(first.stdout)
-    assert print_config(resolved).stdout == first.stdout
+    assert call("metatrain.py", "--config", resolved, "--print-config").stdout == first.stdout
 
     given, effective = (OmegaConf.to_container(OmegaConf.load(path)) for path in (config, resolved))
     for section, settings in given.items():

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+from statistics import median
 
 from supmer.corpus.manifest import SPLITS, Manifest
+
+logger = logging.getLogger(__name__)
 
 SHOWN_CHARACTERS = 100
 
@@ -18,9 +22,24 @@ def summary(manifest: Manifest) -> str:
         *(f"{name}: {json.dumps(value, sort_keys=True)}" for name, value in sorted(manifest.inputs.items())),
         *(f"{name}: {count}" for name, count in sorted(manifest.counts.items())),
     ]
+    return "\n".join([*lines, *_cluster_lines(manifest)])
+
+
+def log_clusters(manifest: Manifest) -> None:
+    """Log a few of each cluster's units, and how large the clusters are."""
+    for line in _cluster_lines(manifest):
+        logger.info("%s", line)
+    for split in SPLITS:
+        sizes = [manifest.size(split, cluster) for cluster in range(manifest.num_clusters)]
+        bounds = min(sizes), int(median(sizes)), max(sizes)
+        logger.info("%s: %d units; clusters hold min %d, median %d, max %d", split, sum(sizes), *bounds)
+
+
+def _cluster_lines(manifest: Manifest) -> list[str]:
+    lines = []
     for cluster, texts in enumerate(manifest.samples):
         sizes = " + ".join(f"{manifest.size(split, cluster)} {split}" for split in SPLITS)
         merged = len(manifest.merged_from[cluster])
         origin = f", merged from {merged}" if merged > 1 else ""
         lines.append(f"cluster {cluster} ({sizes}{origin}): {' | '.join(text[:SHOWN_CHARACTERS] for text in texts)}")
-    return "\n".join(lines)
+    return lines

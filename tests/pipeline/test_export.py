@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,8 @@ import yaml
 from fewshot_material import PROMPT_LENGTH, WIDTH, job_settings, make_backbone, make_run, make_task, sentences
 from peft import PeftModel
 from safetensors.torch import load_file
+from scripts import ROOT, call
+from scripts import run as run_script
 from transformers import AutoModelForSeq2SeqLM
 
 from supmer.backbone.load import load_tokenizer
@@ -29,8 +29,6 @@ from supmer.fewshot.starting_points import StartingPoints, read_starting_points
 from supmer.model.prompted import build_model
 from supmer.model.rows import Rows
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "pipeline" / "export.py"
 # PEFT 0.21 reads a property that transformers 5 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
@@ -166,12 +164,9 @@ def published(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_published_files_survive_the_round_trip_and_run(published: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "run"
-    subprocess.run(
-        [sys.executable, SCRIPT, "from-published", "--prompt", published[0], "--regularizer", published[1], "--out", out],
-        check=True,
-        capture_output=True,
-        timeout=100,
-    )
+    files = ("--prompt", published[0], "--regularizer", published[1])
+    finished = run_script("export.py", "from-published", *files, "--out", out)
+    assert finished.returncode == 0, finished.stderr
     prompt = load_file(out / "prompt.safetensors")["prompt"]
     torch.testing.assert_close(prompt, torch.load(published[0], weights_only=True), rtol=0, atol=0)
     state = load_file(out / "regularizer.safetensors")
@@ -249,8 +244,7 @@ def test_hostile_regularizers_are_refused_in_one_line(tmp_path: Path, change: di
 
 
 def test_a_mistake_on_the_command_line_ends_with_code_2(tmp_path: Path) -> None:
-    arguments = [sys.executable, str(SCRIPT), "from-published", "--prompt", "none.pt", "--out", str(tmp_path / "out")]
-    finished = subprocess.run(arguments, capture_output=True, text=True, timeout=100, check=False)
+    finished = call("export.py", "from-published", "--prompt", "none.pt", "--out", tmp_path / "out")
     assert finished.returncode == 2 and finished.stderr == "error: --prompt none.pt: no such file\n"
 
 

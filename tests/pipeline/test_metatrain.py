@@ -2,60 +2,49 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from scripts import call, run
 from tiny_run import tiny_overrides
 
 from supmer.train.metrics import read_rows
 
-SCRIPT = Path(__file__).resolve().parents[2] / "pipeline" / "metatrain.py"
-
 EXPECTED_LINE = re.compile(r"^\d\d:\d\d:\d\d supmer\.|core_worker\.cc.*ray/issues/53727")
 """Our own log; and what Ray's core says of each pool of actors that Ray Data makes, whatever the logging level."""
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-
-def metatrain(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment.pop("RAY_ADDRESS", None)
-    command = [sys.executable, str(SCRIPT), *overrides]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=folder, env=environment)
-
-
+@pytest.mark.cluster
+@pytest.mark.slow
 def test_from_raw_text_to_results_with_relative_paths(tiny_files: Path, tmp_path: Path) -> None:
     """Relative names of backbone, corpus, store and run directory mean the same in the workers as here."""
     for name in ("backbone", "corpus.jsonl"):
         (tmp_path / name).symlink_to(tiny_files / name)
     settings = tiny_overrides(Path(), "run.name=first", "meta.steps=6", "train.validate_every=3")
-    result = metatrain(tmp_path, *settings)
+    result = run("metatrain.py", *settings, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
     assert [line for line in result.stderr.splitlines() if not EXPECTED_LINE.search(line)] == []
     assert "step 6/6" in result.stderr
     assert "next, tune it on labelled tasks: python" in result.stderr
-    run = tmp_path / "runs" / "first"
-    assert len(read_rows(str(run / "metrics.jsonl"))) == 6 + 3 * 5
-    assert (run / "report.html").stat().st_size > 10_000
+    folder = tmp_path / "runs" / "first"
+    assert len(read_rows(str(folder / "metrics.jsonl"))) == 6 + 3 * 5
+    assert (folder / "report.html").stat().st_size > 10_000
 
-    again = metatrain(tmp_path, *settings)
+    again = run("metatrain.py", *settings, cwd=tmp_path)
     assert again.returncode == 0
     assert "run first is already complete and re-used" in again.stderr
     assert re.search(r"store \S+ re-used", again.stderr)
 
-    conflict = metatrain(tmp_path, *settings, "run.seed=1")
+    conflict = run("metatrain.py", *settings, "run.seed=1", cwd=tmp_path)
     assert conflict.returncode == 2
     assert conflict.stderr.count("\n") == 1
     assert "run.seed: 0 -> 1" in conflict.stderr
 
 
 def test_missing_backbone_folder_is_one_line(tiny_files: Path, tmp_path: Path) -> None:
-    result = metatrain(tmp_path, *tiny_overrides(tiny_files, "backbone.name=/nowhere/t5", f"run.dir={tmp_path}"))
+    result = call("metatrain.py", *tiny_overrides(tiny_files, "backbone.name=/nowhere/t5", f"run.dir={tmp_path}"))
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith("error: backbone.name=/nowhere/t5: ")
     assert "Traceback" not in result.stderr

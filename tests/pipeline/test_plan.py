@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from scripts import call, run
 
-ROOT = Path(__file__).resolve().parents[2]
 SHAPE = """{"model_type": "t5", "vocab_size": 512, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4,
 "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false, "decoder_start_token_id": 0}"""
-
-
-def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "pipeline" / "plan.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240, check=False)
 
 
 @pytest.mark.slow
@@ -24,7 +17,8 @@ def test_the_plan_is_printed_drawn_and_written(tmp_path: Path) -> None:
     shape.write_text(SHAPE)
     overrides = ("meta.tasks_per_step=3", "train.sharding=full", "train.workers=3")
     files = ("--shape", str(shape), "--markdown", str(page), "--plot", str(plot))
-    done = plan("--gpus", "3", "--max-gpus", "8", "--gpu-memory", "1GiB", "--reserve", "100MiB", *files, *overrides)
+    hardware = ("--gpus", "3", "--max-gpus", "8", "--gpu-memory", "1GiB", "--reserve", "100MiB")
+    done = run("plan.py", *hardware, *files, *overrides)
     assert done.returncode == 0, done.stderr
     settings = "train.workers=3 meta.tasks_per_step=3 train.sharding=none"
     assert f"recommended for 3 GPUs: {settings}" in " ".join(done.stdout.split())
@@ -43,7 +37,7 @@ def test_the_plan_is_printed_drawn_and_written(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_end_with_one_line(arguments: tuple[str, ...], told: str) -> None:
-    done = plan(*arguments)
+    done = call("plan.py", *arguments)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert told in done.stderr

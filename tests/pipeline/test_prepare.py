@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from scripts import Finished, call, run
 from transformers import T5Config, T5ForConditionalGeneration
 
 from supmer.corpus.manifest import SCHEMA_VERSION, Manifest, StoredFile, write_manifest
 from supmer.pretrain.tokenizer import train_tokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["river", "stone", "engine", "letter", "garden", "music", "number", "window", "market", "winter"]
 DOCUMENTS = [
     " ".join(f"The {WORDS[(i + j) % 10]} of {WORDS[i % 7]} holds a {WORDS[(3 * i + 2 * j) % 10]}." for j in range(12))
@@ -24,13 +21,7 @@ DOCUMENTS = [
 ]
 
 
-def run(*arguments: str, timeout: int = 200) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "pipeline" / "prepare.py"), *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
-
-
-def assert_one_line(result: subprocess.CompletedProcess[str], message: str) -> None:
+def assert_one_line(result: Finished, message: str) -> None:
     assert result.returncode == 2, result.stderr
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and message in errors[0]
@@ -52,12 +43,12 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    assert_one_line(run(f"corpus.paths=[{tmp_path}]"), f"corpus.paths={tmp_path}: no files there")
+    assert_one_line(call("prepare.py", f"corpus.paths=[{tmp_path}]"), f"corpus.paths={tmp_path}: no files there")
 
 
 def test_a_parquet_file_without_the_text_column_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"body": ["x"], "id": [1]}), tmp_path / "a.parquet")
-    result = run(f"corpus.paths=[{tmp_path}]")
+    result = call("prepare.py", f"corpus.paths=[{tmp_path}]")
     assert_one_line(result, "corpus.text_column=text: ")
     assert "only body, id" in result.stderr
 
@@ -81,13 +72,13 @@ def test_a_store_is_inspected_without_preparing_anything(tmp_path: Path) -> None
         files=files,
     )
     write_manifest(str(tmp_path / "store"), manifest)
-    result = run("--inspect", str(tmp_path / "store"))
+    result = call("prepare.py", "--inspect", str(tmp_path / "store"))
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert {"units: 107", "broken_files: 2", 'sentencex: "1.2"'} <= set(lines)
     assert "cluster 0 (60 train + 7 validation, merged from 2): A river." in lines
     assert "cluster 1 (40 train + 0 validation): A stone." in lines
-    assert_one_line(run("--inspect", str(tmp_path)), f"store {tmp_path}: has no manifest.json")
+    assert_one_line(call("prepare.py", "--inspect", str(tmp_path)), f"store {tmp_path}: has no manifest.json")
 
 
 @pytest.mark.cluster
@@ -104,11 +95,13 @@ def test_a_store_is_prepared_then_re_used(tmp_path: Path, backbone: Path) -> Non
         "tasks.num_query=2",
         "tasks.num_options=2",
     ]
-    assert_one_line(run(*settings, "clusters.num_clusters=10000"), "clusters.num_clusters=10000: must be at most")
-    first = run(*settings, "clusters.num_clusters=4")
+    assert_one_line(
+        run("prepare.py", *settings, "clusters.num_clusters=10000"), "clusters.num_clusters=10000: must be at most"
+    )
+    first = run("prepare.py", *settings, "clusters.num_clusters=4")
     assert first.returncode == 0, first.stderr
     assert "Warning" not in first.stderr
     assert "cluster 0 (" in first.stderr and "median" in first.stderr
-    second = run(*settings, "clusters.num_clusters=4")
+    second = run("prepare.py", *settings, "clusters.num_clusters=4")
     assert second.returncode == 0
     assert "re-used" in second.stderr

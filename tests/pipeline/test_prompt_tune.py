@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 from fewshot_material import job_settings, make_backbone, make_run, make_task
+from scripts import Finished, call, start
+from scripts import run as run_script
 
-ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 150
 
 
@@ -27,14 +27,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(folder: Path, *overrides: str) -> list[str]:
-    return [sys.executable, str(ROOT / "pipeline" / "prompt_tune.py"), "--config", str(folder / "config.yaml"), *overrides]
-
-
-def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(folder, *overrides), capture_output=True, text=True, timeout=TIMEOUT, cwd=folder, check=False
-    )
+def run(folder: Path, *overrides: str) -> Finished:
+    return run_script("prompt_tune.py", "--config", folder / "config.yaml", *overrides, cwd=folder, timeout=TIMEOUT)
 
 
 def lines(folder: Path, name: str = "test") -> list[dict[str, Any]]:
@@ -46,9 +40,9 @@ def lines(folder: Path, name: str = "test") -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_a_killed_job_loses_no_finished_cell_and_a_finished_one_computes_nothing(folder: Path) -> None:
     overrides = ["fewshot.methods=[zero_shot,prompt_tuning,supmer]", "fewshot.seeds=[0,1]", "fewshot.steps=40"]
-    process = subprocess.Popen(
-        command(folder, *overrides), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    arguments = ("--config", folder / "config.yaml", *overrides)
+    process = start("prompt_tune.py", *arguments, cwd=folder, start_new_session=True, **silent)
     deadline = time.monotonic() + TIMEOUT
     while len(lines(folder)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -74,7 +68,7 @@ def test_a_killed_job_loses_no_finished_cell_and_a_finished_one_computes_nothing
 
 
 def test_a_mistake_ends_with_one_line_and_code_2(folder: Path) -> None:
-    finished = run(folder, "fewshot.from_run=nowhere")
+    finished = call("prompt_tune.py", "--config", folder / "config.yaml", "fewshot.from_run=nowhere")
     assert finished.returncode == 2
     (error,) = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
     assert error == (

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +13,10 @@ import psutil
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from scripts import call
+from scripts import start as start_script
 from tiny_run import tiny_overrides
 
-ROOT = Path(__file__).resolve().parents[2]
 LOSS = "validation_query_loss"
 RAY_AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
 """Ray's own helpers of a node, which may take minutes to see that it has gone; they hold nothing of a sweep."""
@@ -41,12 +40,7 @@ def write_sweep(files: Path, folder: Path, tune: dict[str, Any], *overrides: str
 
 
 def start(script: str, config: Path, *overrides: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment.pop("RAY_ADDRESS", None)
-    command = [sys.executable, str(ROOT / "pipeline" / script), "--config", str(config), *overrides]
-    return subprocess.Popen(
-        command, cwd=config.parent, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    return start_script(script, "--config", config, *overrides, cwd=config.parent)
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 240) -> tuple[int, str, str]:
@@ -77,12 +71,15 @@ def wait_until(condition: Callable[[], bool], timeout: float = 120) -> None:
         ({"meta.inner_lr": {"loguniform": [0, 1]}}, "error: tune.space.meta.inner_lr.loguniform=[0, 1]: must begin above 0"),
     ],
 )
-def test_bad_space_is_one_line_before_anything_starts(tmp_path: Path, space: dict[str, Any], message: str) -> None:
+def test_bad_space_is_one_line_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space: dict[str, Any], message: str
+) -> None:
     config = tmp_path / "sweep.yaml"
     config.write_text(yaml.safe_dump({"tune": {"space": space}}))
-    code, out, err = finish(start("tune.py", config))
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith(message)
+    monkeypatch.chdir(tmp_path)
+    done = call("tune.py", "--config", config)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(message)
     assert list(tmp_path.iterdir()) == [config]
 
 

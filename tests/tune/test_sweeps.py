@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from scripts import ROOT, call
 
 from supmer.cli import load_config
 from supmer.tune.run import check_sweep
 from supmer.tune.space import grid_points
 
-ROOT = Path(__file__).resolve().parents[2]
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
 FULL = [path for path in SWEEPS if not path.stem.endswith("_quickstart")]
 
@@ -44,8 +42,9 @@ def test_ablations_leave_out_each_part_once() -> None:
 
 def test_printed_sweep_reads_back_the_same(tmp_path: Path) -> None:
     def printed(path: Path) -> str:
-        command = [sys.executable, "pipeline/tune.py", "--config", str(path), "--print-config"]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True).stdout
+        finished = call("tune.py", "--config", path, "--print-config")
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout
 
     first = printed(ROOT / "configs" / "sweeps" / "regularizer.yaml")
     (tmp_path / "printed.yaml").write_text(first)
