@@ -27,7 +27,7 @@ def load_model_config(config: BackboneConfig) -> Any:
         UserError: the name is neither a folder with a `config.json` nor reachable on the hub, or is not a T5.
     """
     try:
-        model_config = AutoConfig.from_pretrained(config.name, revision=config.revision)
+        model_config = AutoConfig.from_pretrained(config.location, revision=config.revision)
     except (OSError, ValueError) as error:
         raise UserError(f"backbone.name={config.name}: neither a local model folder nor a reachable hub model") from error
     if model_config.model_type not in ("t5", "mt5"):
@@ -73,7 +73,7 @@ def load_tokenizer(config: BackboneConfig) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is no tokenizer, or it has no sentinels.
     """
-    source = config.tokenizer or config.name
+    source = config.tokenizer or config.location
     revision = None if config.tokenizer else config.revision
     model_config = load_model_config(config)
     try:
@@ -90,13 +90,13 @@ def load_tokenizer(config: BackboneConfig) -> PreTrainedTokenizerBase:
 def backbone_identity(config: BackboneConfig) -> dict[str, str | None]:
     """Say which backbone this is, so that stores and checkpoints made with another are recognized.
 
-    A local folder is identified by the SHA-256 over its configuration, weight and tokenizer files.
+    A local folder, the embedded one too, is identified by the SHA-256 over its configuration, weight and tokenizer files.
     """
     return {
         "name": config.name,
         "revision": config.revision,
         "weights": config.weights,
-        "content": _folder_digest(config.name),
+        "content": _folder_digest(config.location),
         "tokenizer": _folder_digest(config.tokenizer) if config.tokenizer else None,
     }
 
@@ -104,7 +104,7 @@ def backbone_identity(config: BackboneConfig) -> dict[str, str | None]:
 def _load_pretrained(config: BackboneConfig, model_config: Any, dtype: torch.dtype) -> PreTrainedModel:
     try:
         return AutoModelForSeq2SeqLM.from_pretrained(
-            config.name,
+            config.location,
             config=model_config,
             revision=config.revision,
             dtype=dtype,

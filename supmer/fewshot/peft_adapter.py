@@ -66,7 +66,7 @@ def export_peft(run: str, out: str, cell: str | None = None, base_model: str | N
     model_config = load_model_config(backbone)
     if prompt.shape[1] != model_config.d_model:
         raise UserError(f"--run {run}: its prompt has width {prompt.shape[1]}, {backbone.name} has {model_config.d_model}")
-    source = Source(run, backbone.name, backbone.revision, settings, record)
+    source = Source(run, backbone.location, backbone.revision, settings, record)
     files = {
         WEIGHTS_FILE: save_safetensors({"prompt_embeddings": prompt.contiguous()}, metadata={"format": "pt"}),
         CONFIG_FILE: json.dumps(_adapter_config(prompt, model_config, source), indent=2, sort_keys=True).encode(),

@@ -143,7 +143,7 @@ def _has_own_head(config: BackboneConfig) -> bool:
 
 
 def _checkpoint_folder(config: BackboneConfig) -> Path:
-    folder = Path(config.name)
+    folder = Path(config.location)
     if not folder.is_dir():
         folder = Path(snapshot_download(config.name, revision=config.revision, allow_patterns=["*.safetensors*", "*.json"]))
     if not any(folder.glob("*.safetensors")):

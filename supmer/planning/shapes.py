@@ -34,13 +34,13 @@ def resolve_shape(config: BackboneConfig, override: str | None = None) -> Shape:
 
     Args:
         config: which backbone, and its dropout.
-        override: name of a preset, a `config.json` or a folder with one, used in place of `config.name`.
+        override: name of a preset, a `config.json` or a folder with one, used in place of `config.location`.
 
     Raises:
         UserError: nothing of this name is known.
     """
-    name = override or config.name
-    if override is None and name == "warmup":
+    name = override or config.location
+    if override is None and config.name == "warmup":
         return Shape(name, _warmup_config(config.warmup, config.dropout), False, "backbone.warmup")
     path = Path(name)
     if path.exists():
@@ -110,6 +110,7 @@ def _warmup_config(warmup: WarmupConfig, dropout: float) -> T5Config:
         d_kv=max(8, warmup.d_model // warmup.num_heads),
         d_ff=warmup.d_ff,
         num_layers=warmup.num_layers,
+        num_decoder_layers=warmup.num_decoder_layers or warmup.num_layers,
         num_heads=warmup.num_heads,
         feed_forward_proj="gated-gelu",
         dropout_rate=dropout,

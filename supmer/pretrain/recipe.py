@@ -1,33 +1,37 @@
-"""From a corpus to a backbone folder: tokenizer, teacher, training. Every stage is kept, and done once."""
+"""From a corpus to a backbone folder: text and tokenizer, teacher, training. Every stage is kept, and done once.
+
+What does not depend on shape and objectives (text, tokenizer, the teacher's embeddings) lies in `backbone.cache_dir` and is
+shared by all runs that ask for the same; the training's state lies in the run directory.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import ray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from supmer.config import Config
-from supmer.corpus.cutting import split_text
 from supmer.corpus.fingerprint import describe_sources, fingerprint
 from supmer.corpus.reading import read_documents
 from supmer.errors import UserError
-from supmer.pretrain.distillation import Pretraining, PretrainingData
+from supmer.pretrain.pretraining import Pretraining, PretrainingData
+from supmer.pretrain.sentences import choose_sentences, excerpt
 from supmer.pretrain.span_corruption import pack_sequences
 from supmer.pretrain.teacher import embed_sentences, teacher_folder
 from supmer.pretrain.tokenizer import train_tokenizer
-from supmer.pretrain.training import SEED
 from supmer.pretrain.warmup import MAX_CHARACTERS, choose_texts
+from supmer.pretrain.word_vectors import piece_texts
 from supmer.runtime import connect_ray
 
 log = logging.getLogger(__name__)
 
-MIN_CHARACTERS = 20
+TEACHING = {"teacher", "max_document_characters", "max_sentences", "max_sentence_tokens"}
+"""Settings of `backbone.distill` that the teacher's embeddings depend on."""
 
 
 def pretrain_backbone(config: Config, should_stop: Callable[[], bool]) -> Path | None:
@@ -36,42 +40,37 @@ def pretrain_backbone(config: Config, should_stop: Callable[[], bool]) -> Path |
     Raises:
         UserError: the corpus or the teacher cannot be used, or the run directory holds a run with other settings.
     """
+    teacher_folder(config.backbone.distill.teacher)  # a mistake in the name must not first show up after the reading
     folder = config.run_dir.resolve() / "backbone"
+    checkpoint = _claim(folder.with_name("pretraining"), config) / "checkpoint.pt"
     if folder.is_dir():
         log.info("%s is there already", folder)
         return folder
-    work = folder.with_name("pretraining")
-    teacher = teacher_folder(config.backbone.distill.teacher)
-    _claim(work, config)
-    texts, tokenizer = _texts_and_tokenizer(work, config)
-    settings, shape = config.backbone.distill, config.backbone.warmup
-    sentences = choose_sentences(texts, config.corpus.language, settings.max_sentences)
-    embeddings = embed_sentences(teacher, sentences, settings.max_sentence_tokens, work / "teacher", should_stop)
-    if embeddings is None:
+    texts, tokenizer = _texts_and_tokenizer(config)
+    data = _teach(config, texts, tokenizer, should_stop)
+    if data is None:
         return None
-    tokens = tokenizer(sentences, add_special_tokens=False)["input_ids"]
-    documents = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    sequences = pack_sequences(documents, shape.sequence_length, tokenizer.eos_token_id)
-    data = PretrainingData([ids[: settings.max_sentence_tokens] for ids in tokens], embeddings, sequences)
-    training = Pretraining(tokenizer, data, shape, settings)
-    checkpoint = work / "checkpoint.pt"
+    training = Pretraining(tokenizer, data, config.backbone.warmup, config.backbone.distill)
     if checkpoint.exists():
         training.load(checkpoint)
         log.info("goes on after step %d", training.step)
     return _write(training, folder) if training.run(checkpoint, should_stop) else None
 
 
-def choose_sentences(texts: Sequence[str], language: str, max_sentences: int) -> list[str]:
-    """Return at most so many sentences of at least 20 characters, drawn from all texts by a fixed seed."""
-    found = [piece for text in texts for piece in split_text(text, "sentence", language) if len(piece) >= MIN_CHARACTERS]
-    if len(found) < 2:
-        raise UserError(f"corpus.paths: only {len(found)} sentences of at least {MIN_CHARACTERS} characters")
-    order = np.random.default_rng(SEED).permutation(len(found))[:max_sentences]
-    return [found[index] for index in order]
+def prepared_folder(config: Config) -> Path:
+    """Return the folder of text, tokenizer and teacher's embeddings, named by what they depend on."""
+    mark = fingerprint(
+        {
+            "corpus": describe_sources(config) | config.corpus.model_dump(include={"language", "max_documents"}),
+            "vocab_size": config.backbone.warmup.vocab_size,
+            "distill": config.backbone.distill.model_dump(include=TEACHING),
+        }
+    )
+    return Path(config.backbone.cache_dir).expanduser().resolve() / f"teacher-{mark[:16]}"
 
 
-def _claim(work: Path, config: Config) -> None:
-    """Begin a run directory, or make sure that it was begun with the same settings and corpus."""
+def _claim(work: Path, config: Config) -> Path:
+    """Begin a run directory, or make sure that it was begun with the same settings and corpus; return it."""
     backbone = config.backbone.model_dump(include={"warmup", "distill"})
     backbone["distill"].pop("checkpoint_every")
     mark = fingerprint({"backbone": backbone, "corpus": describe_sources(config)})
@@ -80,21 +79,42 @@ def _claim(work: Path, config: Config) -> None:
         raise UserError(f"run.name={config.run.name}: {work} was begun with other settings; choose another name")
     work.mkdir(parents=True, exist_ok=True)
     file.write_text(mark)
+    return work
 
 
-def _texts_and_tokenizer(work: Path, config: Config) -> tuple[list[str], PreTrainedTokenizerBase]:
+def _texts_and_tokenizer(config: Config) -> tuple[list[str], PreTrainedTokenizerBase]:
     """Read the corpus through Ray Data and train the tokenizer, or take both from an earlier call."""
-    file, tokenizer_folder = work / "texts.json", work / "tokenizer"
+    folder = prepared_folder(config)
+    file = folder / "texts.json"
     if not file.exists():
         connect_ray()
+        size = config.backbone.distill.max_document_characters
         rows = read_documents(config).iter_rows()
-        texts = choose_texts(((row["document"], row["text"]) for row in rows), MAX_CHARACTERS)
+        excerpts = ((row["document"], excerpt(row["document"], row["text"], size)) for row in rows)
+        texts = choose_texts(excerpts, MAX_CHARACTERS)
         ray.shutdown()  # the training that follows takes hours and needs none of it
-        train_tokenizer(texts, config.backbone.warmup.vocab_size).save_pretrained(tokenizer_folder)
+        train_tokenizer(texts, config.backbone.warmup.vocab_size).save_pretrained(folder / "tokenizer")
         temporary = file.with_suffix(".tmp")
         temporary.write_text(json.dumps(texts))
         temporary.rename(file)
-    return json.loads(file.read_text()), AutoTokenizer.from_pretrained(tokenizer_folder)
+    return json.loads(file.read_text()), AutoTokenizer.from_pretrained(folder / "tokenizer")
+
+
+def _teach(
+    config: Config, texts: list[str], tokenizer: PreTrainedTokenizerBase, should_stop: Callable[[], bool]
+) -> PretrainingData | None:
+    """Let the teacher embed sentences and pieces; return what the student learns from, or None if it was stopped."""
+    settings, shape = config.backbone.distill, config.backbone.warmup
+    folder, teacher, max_tokens = prepared_folder(config), teacher_folder(settings.teacher), settings.max_sentence_tokens
+    sentences = choose_sentences(texts, config.corpus.language, settings.max_sentences)
+    pieces = embed_sentences(teacher, piece_texts(tokenizer, shape.vocab_size), max_tokens, folder / "pieces", should_stop)
+    embeddings = embed_sentences(teacher, sentences, max_tokens, folder / "sentences", should_stop)
+    if pieces is None or embeddings is None:
+        return None
+    tokens = tokenizer(sentences, add_special_tokens=False)["input_ids"]
+    documents = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    sequences = pack_sequences(documents, shape.sequence_length, tokenizer.eos_token_id)
+    return PretrainingData([ids[:max_tokens] for ids in tokens], embeddings, sequences, pieces)
 
 
 def _write(training: Pretraining, folder: Path) -> Path:

@@ -20,6 +20,7 @@ WHOLE_WORDS = (
     *ascii_uppercase,
     *("yes", "no", "maybe", "Yes", "No", "correct", "terrible", "bad", "okay", "good", "great", "subjective", "objective"),
     *("description", "entity", "expression", "human", "location", "number", "tables", "science", "learning", "graphs"),
+    *("positive", "negative", "true", "false"),
 )
 """Letters and label words that must be one token each, whatever the corpus."""
 REPETITIONS = 300

@@ -36,7 +36,7 @@ def build_model(config: WarmupConfig, tokenizer: PreTrainedTokenizerBase) -> T5F
         d_kv=max(8, config.d_model // config.num_heads),
         d_ff=config.d_ff,
         num_layers=config.num_layers,
-        num_decoder_layers=config.num_layers,
+        num_decoder_layers=config.num_decoder_layers or config.num_layers,
         num_heads=config.num_heads,
         feed_forward_proj="gated-gelu",
         dropout_rate=0.0,

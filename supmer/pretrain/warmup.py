@@ -28,7 +28,7 @@ from supmer.runtime import connect_ray
 log = logging.getLogger(__name__)
 
 NAME = "warmup"
-RECIPE = 3
+RECIPE = 4
 """Counts changes of this recipe that change the resulting weights."""
 MAX_CHARACTERS = 16_000_000
 """Text used at most; a larger corpus is sampled by document."""

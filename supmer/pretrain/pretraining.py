@@ -1,0 +1,209 @@
+"""Pre-training of a small T5 on several objectives, one drawn by weight at each step.
+
+What a step trains on is a function of its number alone, so that a resumed run computes what an unbroken one does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
+
+from supmer.config import DistillConfig, WarmupConfig
+from supmer.corpus.unit import TokenIds
+from supmer.pretrain.distillation import distillation_loss, draw_alike, pad
+from supmer.pretrain.exemplars import ExemplarBatch, ExemplarRows
+from supmer.pretrain.teacher import Embeddings, mean_pool
+from supmer.pretrain.training import (
+    CLIP_NORM,
+    LOG_EVERY,
+    SEED,
+    build_model,
+    label_cue_batch,
+    rate_at,
+    seq2seq_loss,
+    span_batch,
+)
+from supmer.pretrain.word_vectors import Vectors, principal_map, start_from
+
+log = logging.getLogger(__name__)
+
+Objective = Literal["distill", "span", "cue", "exemplar"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+
+HELD_OUT_SHARE = 0.02
+MIN_HELD_OUT, MAX_HELD_OUT = 32, 512
+HELD_OUT_BATCHES = 8
+NUM_SPECIAL = 3
+"""Pad, end and unknown begin the vocabulary."""
+
+
+@dataclass(frozen=True)
+class PretrainingData:
+    """What a model learns from.
+
+    Attributes:
+        sentences: token ids.
+        embeddings: the teacher's embeddings of them [N, d_teacher], of unit length.
+        sequences: packed text [M, length].
+        pieces: the teacher's embeddings of the vocabulary [V, d_teacher], sentinels not counted.
+    """
+
+    sentences: Sequence[Sequence[int]]
+    embeddings: Embeddings
+    sequences: TokenIds
+    pieces: Embeddings
+
+    @cached_property
+    def by_length(self) -> npt.NDArray[np.int64]:
+        """The sentences from short to long."""
+        return np.argsort([len(sentence) for sentence in self.sentences], kind="stable")
+
+    def split(self) -> tuple[PretrainingData, PretrainingData]:
+        """Return what is trained on, and the first rows, which are held out."""
+        of_sentences, of_sequences = _num_held_out(len(self.sentences)), _num_held_out(len(self.sequences))
+        parts = [(slice(of_sentences, None), slice(of_sequences, None)), (slice(of_sentences), slice(of_sequences))]
+        training, held_out = (
+            PretrainingData(self.sentences[rows], self.embeddings[rows], self.sequences[packed], self.pieces)
+            for rows, packed in parts
+        )
+        return training, held_out
+
+
+class Pretraining:
+    """Model, optimizer and position of a run.
+
+    Args:
+        tokenizer: the student's tokenizer.
+        data: what it learns from.
+        shape: the student's shape, steps and learning rate.
+        settings: objectives and their shares.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, data: PretrainingData, shape: WarmupConfig, settings: DistillConfig
+    ) -> None:
+        self.tokenizer, self.shape, self.settings = tokenizer, shape, settings
+        self.data, self.held_out = data.split()
+        self.to_width: Vectors = principal_map(data.pieces, shape.d_model)
+        self.model: T5ForConditionalGeneration = build_model(shape, tokenizer)
+        start_from(self.model.get_input_embeddings().weight, data.pieces, self.to_width, NUM_SPECIAL)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            self.head = nn.Linear(shape.d_model, data.embeddings.shape[1])
+        self.parameters = [*self.model.parameters(), *self.head.parameters()]
+        self.optimizer = torch.optim.Adafactor(self.parameters, lr=shape.learning_rate)
+        self.rows = {
+            id(part): ExemplarRows(part.sentences, part.embeddings, tokenizer) for part in (self.data, self.held_out)
+        }
+        self.step = 0
+
+    def run(self, checkpoint: Path, should_stop: Callable[[], bool]) -> bool:
+        """Train to the last step, saving now and then; return whether it got there before it was told to stop."""
+        self.model.train()
+        self._tell_held_out()
+        while self.step < self.shape.steps and not should_stop():
+            objective, loss = self.train_step()
+            if self.step % LOG_EVERY == 0:
+                log.info("step %d/%d: %s loss %.3f", self.step, self.shape.steps, objective, loss)
+            if self.step % self.settings.checkpoint_every == 0:
+                self.save(checkpoint)
+                self._tell_held_out()
+        self.save(checkpoint)
+        self._tell_held_out()
+        self.model.eval()
+        return self.step == self.shape.steps
+
+    def train_step(self) -> tuple[Objective, float]:
+        """Take one step on the objective that its number draws."""
+        generator = np.random.default_rng([SEED, self.step])
+        objective = self._draw(generator)
+        loss = self._loss(objective, self.data, generator)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.shape.learning_rate * rate_at(self.step, self.shape.steps)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.parameters, CLIP_NORM)
+        self.optimizer.step()  # type: ignore[no-untyped-call]
+        self.step += 1
+        return objective, loss.item()
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[Objective, float]:
+        """Return the loss of every objective that has a weight, on what is held out."""
+        weights = dict(zip(OBJECTIVES, self._weights(), strict=True))
+        return {
+            objective: float(np.mean([self._loss(objective, self.held_out, generator).item() for generator in _fixed()]))
+            for objective in OBJECTIVES
+            if weights[objective]
+        }
+
+    def save(self, path: Path) -> None:
+        """Write weights, optimizer and position, whole or not at all."""
+        temporary = path.with_suffix(".tmp")
+        state = {"model": self.model.state_dict(), "head": self.head.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save({**state, "step": self.step}, temporary)
+        temporary.rename(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        state = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.head.load_state_dict(state["head"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    def _tell_held_out(self) -> None:
+        losses = ", ".join(f"{objective} {loss:.3f}" for objective, loss in self.evaluate().items())
+        log.info("step %d, held-out loss: %s", self.step, losses)
+
+    def _weights(self) -> list[float]:
+        return [getattr(self.settings, f"{objective}_weight") for objective in OBJECTIVES]
+
+    def _draw(self, generator: np.random.Generator) -> Objective:
+        weights = np.array(self._weights())
+        return OBJECTIVES[int(generator.choice(len(OBJECTIVES), p=weights / weights.sum()))]
+
+    def _loss(self, objective: Objective, data: PretrainingData, generator: np.random.Generator) -> torch.Tensor:
+        if objective == "distill":
+            return self._distill(data, generator)
+        if objective == "exemplar":
+            return self._label(data, self.rows[id(data)].draw(self.shape.batch_size, generator))
+        rows = data.sequences[generator.integers(len(data.sequences), size=self.shape.batch_size)]
+        build = label_cue_batch if objective == "cue" else span_batch
+        return seq2seq_loss(self.model, build(rows, generator, self.tokenizer))
+
+    def _distill(self, data: PretrainingData, generator: np.random.Generator) -> torch.Tensor:
+        rows = draw_alike(data.by_length, self.settings.batch_size, generator)
+        ids, mask = pad([data.sentences[row] for row in rows])
+        states = self.model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+        student = nn.functional.normalize(self.head(mean_pool(states, mask)), dim=-1)
+        return distillation_loss(student, torch.from_numpy(data.embeddings[rows]), self.settings.temperature)
+
+    def _label(self, data: PretrainingData, batch: ExemplarBatch) -> torch.Tensor:
+        """Return the loss of a batch of exemplar rows, with the vectors of sentences put where they belong."""
+        is_vector = batch.inputs < 0
+        embedded = self.model.get_input_embeddings()(torch.from_numpy(np.maximum(batch.inputs, 0)))
+        vectors = (data.embeddings[-1 - batch.inputs[is_vector]] - data.embeddings.mean(axis=0)) @ self.to_width
+        embedded[torch.from_numpy(is_vector)] = torch.from_numpy(vectors.astype(np.float32))
+        mask, labels = torch.from_numpy(batch.mask), torch.from_numpy(batch.targets)
+        loss: torch.Tensor = self.model(inputs_embeds=embedded, attention_mask=mask, labels=labels).loss
+        return loss
+
+
+def _num_held_out(total: int) -> int:
+    return min(MAX_HELD_OUT, max(MIN_HELD_OUT, round(total * HELD_OUT_SHARE)), total // 2)
+
+
+def _fixed() -> list[np.random.Generator]:
+    """Return the generators of the held-out batches, the same at every evaluation."""
+    return [np.random.default_rng([SEED + 1, number]) for number in range(HELD_OUT_BATCHES)]
