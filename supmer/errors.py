@@ -10,6 +10,10 @@ class UserError(ValueError):
     """
 
 
+class DivergedError(UserError):
+    """A run whose numbers are no longer finite: nothing is wrong with its settings but what they lead to."""
+
+
 def describe_setting(setting: str, value: object, allowed: str) -> str:
     """Return the canonical one-line message, for example ``tasks.num_support=0: must be at least 1``."""
     return f"{setting}={value}: {allowed}"

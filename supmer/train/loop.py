@@ -13,7 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from supmer.config import Config, TaskKind
-from supmer.errors import UserError
+from supmer.errors import DivergedError
 from supmer.meta.curriculum import mixup_b
 from supmer.meta.learner import Learner, StepReport
 from supmer.tasks.episode import Episode
@@ -52,7 +52,7 @@ def train(config: Config, learner: Learner, episodes: Episodes, session: Session
     """Do the meta-steps from `learner.next_step` on; return whether the last one was reached (else: asked to stop).
 
     Raises:
-        UserError: more than `train.max_skipped_steps` steps in a row were spoiled by non-finite numbers.
+        DivergedError: more than `train.max_skipped_steps` steps in a row were spoiled by non-finite numbers.
     """
     figures: dict[str, float] = {}
     if learner.next_step == 0:
@@ -133,7 +133,7 @@ class SkipWatch:
         )
         self._session.warn(what)
         if self._in_a_row > self._limit:
-            raise UserError(
+            raise DivergedError(
                 f"train.max_skipped_steps={self._limit}: {self._in_a_row} meta-steps in a row were skipped; lower "
                 f"meta.prompt_lr or meta.inner_lr, or look at the episodes. The last: {what}"
             )

@@ -15,6 +15,7 @@ import ray.train
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from supmer.errors import UserError
 from supmer.train.metrics import MetricsRow
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Note:
 class Failure:
     """A mistake that only the user can mend; starting the workers again would not help."""
 
-    text: str
+    error: UserError
 
 
 Event = Progress | Note | Failure

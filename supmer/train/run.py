@@ -18,7 +18,6 @@ from supmer.backbone.load import backbone_identity, load_tokenizer
 from supmer.config import Config
 from supmer.corpus.manifest import read_manifest
 from supmer.corpus.prepare import prepare, store_path
-from supmer.errors import UserError
 from supmer.placement import check_capacity, role_resources
 from supmer.pretrain import warmup
 from supmer.runtime import connect_ray
@@ -159,8 +158,8 @@ def _show(events: list[Event], lines: ProgressLines, trackers: Trackers, observe
                 trackers.log(row)
             case Note(text, is_warning):
                 logger.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
-            case Failure(text):
-                raise UserError(text)
+            case Failure(error):
+                raise error
 
 
 def _origin(config: Config, resolved: Config, store_uri: str) -> checkpoint.Origin:

@@ -51,7 +51,7 @@ def train_worker(arguments: dict[str, Job]) -> bool:
     try:
         return _train(job, post)
     except UserError as error:
-        post.post(Failure(str(error)))
+        post.post(Failure(error))
         return False
     finally:
         post.flush()

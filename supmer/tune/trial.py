@@ -16,7 +16,7 @@ from ray.tune import PlacementGroupFactory, Trainable
 from supmer import storage
 from supmer.cli import validate
 from supmer.config import Config
-from supmer.errors import UserError
+from supmer.errors import DivergedError, UserError
 from supmer.pretrain.warmup import resolve_backbone
 from supmer.train.mailbox import Event, Progress
 from supmer.train.run import run
@@ -65,6 +65,8 @@ class SupmerTrial(Trainable):  # type: ignore[misc]
             rung = self._run.next_rung()
             if rung.step == self._settings.meta.steps:
                 self._run.join_until_end()
+        except DivergedError as error:
+            return self._result(self._step, {}, "diverged", str(error))
         except UserError as error:  # trying again would not help
             return self._result(self._step, {}, "failed", str(error))
         self._step = rung.step

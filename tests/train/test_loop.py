@@ -14,7 +14,7 @@ from torch import Tensor
 
 from supmer.cli import load_config
 from supmer.config import Config
-from supmer.errors import UserError
+from supmer.errors import DivergedError
 from supmer.meta.learner import Learner
 from supmer.tasks.episode import Episode
 from supmer.train import checkpoint
@@ -138,7 +138,7 @@ def test_spoiled_steps_are_told_and_too_many_in_a_row_end_the_run() -> None:
     with torch.no_grad():
         broken.prompt[0, 0] = torch.nan
     notebook = Notebook()
-    with pytest.raises(UserError, match=r"train\.max_skipped_steps=2: 3 meta-steps in a row.*meta-step 2 \(nsp\)"):
+    with pytest.raises(DivergedError, match=r"train\.max_skipped_steps=2: 3 meta-steps in a row.*meta-step 2 \(nsp\)"):
         train(settings, broken, episodes(settings), notebook)
     assert len(notebook.warnings) == 3
 
