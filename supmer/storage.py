@@ -6,7 +6,10 @@ import os
 import posixpath
 from uuid import uuid4
 
+import pyarrow as pa
 from pyarrow import fs
+
+from supmer.errors import UserError, describe_setting
 
 
 def resolve(uri: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
@@ -56,6 +59,21 @@ def delete_folder(uri: str | os.PathLike[str]) -> None:
     filesystem, path = resolve(uri)
     if filesystem.get_file_info(path).type == fs.FileType.Directory:
         filesystem.delete_dir(path)
+
+
+def check_writable(setting: str, uri: str) -> None:
+    """Write and delete a small file in a folder: a missing bucket or missing rights must not first show up in a worker.
+
+    Raises:
+        UserError: it cannot be written to, or not be reached.
+    """
+    try:
+        mark = join(uri, f".writable-{uuid4().hex[:8]}")
+        write_bytes(mark, b"")
+        filesystem, path = resolve(mark)
+        filesystem.delete_file(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(describe_setting(setting, uri, f"cannot be written to ({error})")) from error
 
 
 def write_bytes(uri: str | os.PathLike[str], data: bytes) -> None:

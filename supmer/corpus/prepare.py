@@ -53,6 +53,7 @@ def prepare(config: Config) -> str:
         return store_uri
     load_tokenizer(config.backbone)  # a mistake in the settings must not first show up in a worker
     load_model_config(config.backbone)
+    storage.check_writable("corpus.store_dir", config.corpus.store_dir)
     connect_ray()
     logger.info("preparing store %s", store_uri)
     with _timed("read, cut and embedded"):

@@ -74,8 +74,9 @@ def claim(config: Config) -> tuple[Config, RunDirectory]:
     (returned in the configuration), or delete that run.
 
     Raises:
-        UserError: the name belongs to a run with other settings, which the message lists.
+        UserError: the name belongs to a run with other settings, which the message lists, or `run.dir` cannot be written.
     """
+    storage.check_writable("run.dir", config.run.dir)
     directory = _directory(config)
     differing = _differences_from_stored(config, directory)
     if differing and config.run.on_conflict == "refuse":

@@ -102,3 +102,12 @@ def test_run_that_never_began_binds_nothing(tmp_path: Path) -> None:
     claim(config(tmp_path, "backbone.name=misspelt"))
     claimed, _ = claim(config(tmp_path, "backbone.name=right"))
     assert load_config(tmp_path / "a" / "config.yaml") == claimed
+
+
+@pytest.mark.parametrize("place", ["{}/file/runs", "s4://bucket/runs", "s3://a bucket/runs"])
+def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    place = place.format(tmp_path)
+    with pytest.raises(UserError) as error:
+        claim(load_config(None, [f"run.dir={place}"]))
+    assert str(error.value).startswith(f"run.dir={place}: cannot be written to (")
