@@ -1,7 +1,10 @@
-"""Roles and limits of a cluster, on one that has them and (in `tests/train`) on laptops that do not."""
+"""Roles, limits and versions of a cluster: one that has roles, other than (in `tests/train`) a laptop."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -48,3 +51,22 @@ def test_a_job_beyond_the_limits_is_one_clear_line(head_alone: None, overrides: 
     with pytest.raises(UserError) as error:
         check_capacity(load_config(None, overrides))
     assert str(error.value).startswith(expected) and "\n" not in str(error.value)
+
+
+def test_another_ray_than_the_clusters_is_one_clear_line(head_alone: None) -> None:
+    code = (
+        "import ray\n"
+        "from supmer.cli import build_parser, run_job\n"
+        "from supmer.runtime import connect_ray\n"
+        "ray.__version__ = '2.40.0'\n"
+        "run_job(lambda config, arguments: connect_ray(), build_parser(''))\n"
+    )
+    address = ray.get_runtime_context().gcs_address
+    environment = {**os.environ, "RAY_ADDRESS": address}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 2
+    expected = (
+        f"error: RAY_ADDRESS={address}: cannot join this cluster (Version mismatch: The cluster was started with: Ray: "
+    )
+    assert run.stderr.splitlines()[-1].startswith(expected + ray.__version__)
+    assert "Ray: 2.40.0" in run.stderr and "Traceback" not in run.stderr
