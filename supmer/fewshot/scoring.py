@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.metrics import accuracy_score, f1_score
-from torch import Tensor
+from torch import Tensor, nn
 
 from supmer.fewshot.labels import LabelWords
 from supmer.model.prompted import PromptedSeq2Seq
@@ -45,8 +46,23 @@ def score_labels(
 def _score_first_tokens(model: PromptedSeq2Seq, prompt: Tensor, examples: list[Example], words: LabelWords) -> Tensor:
     # Position 1 sees only `<X>` before it, so which class's target stands in makes no difference.
     rows = _rows([replace(example, target_ids=words.scored_target(0)) for example in examples], prompt)
-    logits: Tensor = model(prompt.unsqueeze(0), rows).logits
-    return logits[:, 1, words.first_tokens]
+    with _head_for(model, words.first_tokens):
+        logits: Tensor = model(prompt.unsqueeze(0), rows).logits
+    return logits[:, 1]
+
+
+@contextmanager
+def _head_for(model: PromptedSeq2Seq, tokens: list[int]) -> Iterator[None]:
+    """Let the model compute the logits of these tokens only, not of the whole vocabulary."""
+    backbone = model.backbone
+    whole = backbone.get_output_embeddings()
+    narrow = nn.Linear(whole.in_features, len(tokens), bias=False, device="meta")
+    narrow.weight = nn.Parameter(whole.weight[tokens], requires_grad=False)
+    backbone.set_output_embeddings(narrow)
+    try:
+        yield
+    finally:
+        backbone.set_output_embeddings(whole)
 
 
 def _score_whole_words(model: PromptedSeq2Seq, prompt: Tensor, examples: list[Example], words: LabelWords) -> Tensor:

@@ -22,6 +22,9 @@ from supmer.tasks.episode import Example
 
 logger = logging.getLogger(__name__)
 
+CPU_PASS_TOKENS = 1024
+"""A CPU gains nothing from larger passes: they leave its caches, and short rows are padded to the longest of more rows."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -39,7 +42,9 @@ class Bench:
 
     @property
     def max_tokens(self) -> int:
-        return self.config.train.max_tokens_per_microbatch
+        """Padded encoder positions per forward pass."""
+        allowed = self.config.train.max_tokens_per_microbatch
+        return min(allowed, CPU_PASS_TOKENS) if self.device.type == "cpu" else allowed
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,18 @@ def test_scores_equal_plain_transformers(
             assert score == pytest.approx(float(expected), rel=1e-5, abs=1e-4)
 
 
+def test_the_whole_head_is_back_after_scoring(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
+    model = build_model(config)
+    head = model.backbone.get_output_embeddings()
+    words = LabelWords(SINGLE, tokenizer, "mine")
+    assert score_labels(model, torch.ones(2, 32), examples_of(tokenizer, words), words, 100).shape == (len(TEXTS), 3)
+    assert model.backbone.get_output_embeddings() is head
+    assert head.weight is model.backbone.get_input_embeddings().weight
+    with pytest.raises(RuntimeError):
+        score_labels(model, torch.ones(2, 31), examples_of(tokenizer, words), words, 100)
+    assert model.backbone.get_output_embeddings() is head
+
+
 def test_the_rule_follows_from_the_first_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
     assert LabelWords(SINGLE, tokenizer, "mine").single_position
     assert not LabelWords(SHARED_START, tokenizer, "mine").single_position
