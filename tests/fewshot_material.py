@@ -36,7 +36,7 @@ def sentences(number: int, seed: int = 0) -> list[str]:
 
 def make_backbone(folder: Path, *, tied: bool = True) -> str:
     """Write a T5 with random weights and a trained tokenizer, as a user's local folder would hold it."""
-    tokenizer = train_tokenizer(sentences(2000), vocab_size=180)
+    tokenizer = train_tokenizer(sentences(2000), vocab_size=200)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = T5Config(

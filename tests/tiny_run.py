@@ -51,7 +51,7 @@ def make_documents(num_documents: int, seed: int = 0) -> list[str]:
 
 def save_backbone(folder: Path, texts: Sequence[str]) -> None:
     """Write a random one-layer T5 of width 16 with a tokenizer trained on `texts`."""
-    tokenizer = train_tokenizer(texts, 200)
+    tokenizer = train_tokenizer(texts, 220)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = T5Config(

@@ -32,7 +32,7 @@ def assert_one_line(result: Finished, message: str) -> None:
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("backbone")
-    tokenizer = train_tokenizer(DOCUMENTS, 100)
+    tokenizer = train_tokenizer(DOCUMENTS, 110)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         sizes = T5Config(vocab_size=len(tokenizer), d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
