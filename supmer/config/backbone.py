@@ -44,6 +44,10 @@ class DistillConfig(Section):
     span_weight: float = Field(0.15, ge=0, description="share of steps on span corruption")
     cue_weight: float = Field(0.05, ge=0, description="share of steps on label cues")
     exemplar_weight: float = Field(0.35, ge=0, description="share of steps on sentences to label as exemplars are")
+    rates: tuple[tuple[int, float], ...] = Field(
+        (),
+        description="points (step, Adafactor rate) with straight lines between; default: as `warmup.learning_rate` says",
+    )
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints and held-out losses")
 
     @model_validator(mode="after")

@@ -68,6 +68,11 @@ class PretrainingData:
         """The sentences from short to long."""
         return np.argsort([len(sentence) for sentence in self.sentences], kind="stable")
 
+    @cached_property
+    def centre(self) -> Embeddings:
+        """Mean of the sentences' embeddings [d_teacher]."""
+        return self.embeddings.mean(axis=0)
+
     def split(self) -> tuple[PretrainingData, PretrainingData]:
         """Return what is trained on, and the first rows, which are held out."""
         of_sentences, of_sequences = _num_held_out(len(self.sentences)), _num_held_out(len(self.sequences))
@@ -129,7 +134,7 @@ class Pretraining:
         objective = self._draw(generator)
         loss = self._loss(objective, self.data, generator)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.shape.learning_rate * rate_at(self.step, self.shape.steps)
+            group["lr"] = self._rate()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.parameters, CLIP_NORM)
@@ -162,6 +167,12 @@ class Pretraining:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
 
+    def _rate(self) -> float:
+        if not self.settings.rates:
+            return self.shape.learning_rate * rate_at(self.step, self.shape.steps)
+        steps, rates = zip(*self.settings.rates, strict=True)
+        return float(np.interp(self.step, steps, rates))
+
     def _tell_held_out(self) -> None:
         losses = ", ".join(f"{objective} {loss:.3f}" for objective, loss in self.evaluate().items())
         log.info("step %d, held-out loss: %s", self.step, losses)
@@ -193,8 +204,8 @@ class Pretraining:
         """Return the loss of a batch of exemplar rows, with the vectors of sentences put where they belong."""
         is_vector = batch.inputs < 0
         embedded = self.model.get_input_embeddings()(torch.from_numpy(np.maximum(batch.inputs, 0)))
-        vectors = (data.embeddings[-1 - batch.inputs[is_vector]] - data.embeddings.mean(axis=0)) @ self.to_width
-        embedded[torch.from_numpy(is_vector)] = torch.from_numpy(vectors.astype(np.float32))
+        vectors = (data.embeddings[-1 - batch.inputs[is_vector]] - data.centre) @ self.to_width
+        embedded[torch.from_numpy(is_vector)] = torch.from_numpy(vectors)
         mask, labels = torch.from_numpy(batch.mask), torch.from_numpy(batch.targets)
         loss: torch.Tensor = self.model(inputs_embeds=embedded, attention_mask=mask, labels=labels).loss
         return loss

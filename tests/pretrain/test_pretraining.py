@@ -82,3 +82,11 @@ def test_what_is_held_out_is_not_trained_on_and_judged_alike_each_time(build, da
     assert run.evaluate() == run.evaluate()
     assert list(run.evaluate()) == list(OBJECTIVES)
     assert list(build(only("span")).evaluate()) == ["span"]
+
+
+def test_rates_run_in_straight_lines_between_points(build):
+    training = build(SETTINGS.model_copy(update={"rates": [(0, 0.0), (4, 0.4), (5, 0.2), (10, 0.0)]}))
+    found = []
+    for training.step in (0, 2, 4, 5, 10, 20):
+        found.append(training._rate())
+    assert found == pytest.approx([0, 0.2, 0.4, 0.2, 0, 0])
