@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -20,6 +22,17 @@ DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
     # Opt in to what Ray announces as its future default, instead of a warning at each start.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+OWN_CLUSTER_ENVIRONMENT = {
+    # Ray Train has a watcher ask the dashboard whether a run still has a driver. A cluster of our own has no dashboard and
+    # ends with its driver. The watcher would search for one: that delays the end of a short run by 12 seconds, or finds the
+    # dashboard of another cluster on this machine, which does not know the run, and so ends it.
+    "RAY_API_SERVER_ADDRESS": "local",
+}
+QUIET_ENVIRONMENT = {
+    # Ray's core tells the user of each pool of actors that Ray Data makes, as an error, how Ray Data makes it.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 
 
@@ -41,13 +54,27 @@ def connect_ray(min_cpus: float = 1) -> None:
     # Its one warning says that the cluster is guarded by a token, which is as it should be.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     verbose = logging.getLogger().isEnabledFor(logging.DEBUG)
-    level = logging.INFO if verbose else logging.WARNING
+    options = {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.WARNING}
     address = os.environ.get("RAY_ADDRESS")
-    if address:
-        _join(address, log_to_driver=verbose, logging_level=level)
-        return
-    num_cpus = max(os.cpu_count() or 1, math.ceil(min_cpus))
-    ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=verbose, logging_level=level)
+    with _environment({} if verbose else QUIET_ENVIRONMENT):
+        if address:
+            _join(address, **options)
+            return
+        num_cpus = max(os.cpu_count() or 1, math.ceil(min_cpus))
+        with _environment(OWN_CLUSTER_ENVIRONMENT):
+            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **options)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that are not set yet, for what is started in the block to inherit."""
+    new = values.keys() - os.environ.keys()
+    os.environ.update({name: values[name] for name in new})
+    try:
+        yield
+    finally:
+        for name in new:
+            del os.environ[name]
 
 
 def _join(address: str, **options: Any) -> None:

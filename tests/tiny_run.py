@@ -20,6 +20,7 @@ SYLLABLES = "ba de fi go lu ma ne pi ro su ta ve wi zo ka le".split()  # noqa: S
 TINY = (
     "corpus.validation_fraction=0.3",
     "corpus.min_unit_tokens=3",
+    "corpus.embedders=1",
     "clusters.num_clusters=6",
     "tasks.num_support=4",
     "tasks.num_query=4",

@@ -90,6 +90,7 @@ def test_a_store_is_prepared_then_re_used(tmp_path: Path, backbone: Path) -> Non
         f"corpus.paths=[{tmp_path}/a.txt]",
         "corpus.text_document=line",
         "corpus.validation_fraction=0.4",
+        "corpus.embedders=1",
         f"corpus.store_dir={tmp_path}/stores",
         "tasks.num_support=2",
         "tasks.num_query=2",
