@@ -28,7 +28,7 @@ OWN_CLUSTER_ENVIRONMENT = {
     # Ray Train has a watcher ask the dashboard whether a run still has a driver. A cluster of our own has no dashboard and
     # ends with its driver. The watcher would search for one: that delays the end of a short run by 12 seconds, or finds the
     # dashboard of another cluster on this machine, which does not know the run, and so ends it.
-    "RAY_API_SERVER_ADDRESS": "local",
+    "RAY_API_SERVER_ADDRESS": "none",
 }
 QUIET_ENVIRONMENT = {
     # Ray's core tells the user of each pool of actors that Ray Data makes, as an error, how Ray Data makes it.

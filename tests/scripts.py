@@ -38,7 +38,7 @@ def start(script: str, *arguments: str | Path, cwd: Path | None = None, **option
     return subprocess.Popen(command, cwd=cwd, env=environment, **{**pipes, **options})  # type: ignore[call-overload]
 
 
-def run(script: str, *arguments: str | Path, cwd: Path | None = None, timeout: float = 240) -> Finished:
+def run(script: str, *arguments: str | Path, cwd: Path | None = None, timeout: float = 500) -> Finished:
     """Run a script in a process of its own."""
     process = start(script, *arguments, cwd=cwd)
     try:

@@ -30,7 +30,7 @@ def tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 texts = st.lists(st.sampled_from(PIECES), min_size=1, max_size=30).map(" ".join).map(lambda text: " ".join(text.split()))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(a=texts, b=texts, truncate=st.sampled_from([(), ("a",), ("b", "a")]))
 def test_neither_pattern_nor_slot_is_ever_cut(
     tokenizer: PreTrainedTokenizerBase, a: str, b: str, truncate: tuple[str, ...]

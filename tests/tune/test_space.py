@@ -109,7 +109,7 @@ def test_bad_sweep_is_one_clear_line(tune: dict[str, Any], message: str) -> None
     assert "\n" not in str(error.value)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_drawn_points_obey_ranges_and_conditions(seed: int) -> None:
     config = sweep(CONDITIONAL)
