@@ -18,7 +18,7 @@ def test_plot_shows_each_role(tmp_path: Path) -> None:
     (tmp_path / "nodes.jsonl").write_text("\n".join(rows) + "\n")
     image = tmp_path / "nodes.png"
     command = [sys.executable, str(SCRIPT), "plot", str(tmp_path / "nodes.jsonl"), str(image)]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=500)
     colours = {colour for _, colour in Image.open(image).convert("RGB").quantize(16).convert("RGB").getcolors(2**20)}
     for role in ((150, 150, 150), (255, 152, 62), (76, 146, 195)):  # head, data, trainer at 80 % opacity
         assert min(sum(abs(a - b) for a, b in zip(role, colour, strict=True)) for colour in colours) < 60

@@ -118,6 +118,6 @@ def test_table_shows_the_remedy_of_failures_only() -> None:
 def test_command_line_tells_by_its_exit_code(cluster: str, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "pipeline" / "doctor.py"), "backbone.name=/no/model", f"run.dir={tmp_path}"]
     environment = os.environ | {"RAY_ADDRESS": cluster}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False, env=environment)
     assert done.returncode == 1, done.stderr
     assert "FAIL" in done.stdout and "all-reduce" in done.stdout

@@ -14,7 +14,7 @@ from fewshot_material import job_settings, make_backbone, make_run, make_task
 from scripts import Finished, call, start
 from scripts import run as run_script
 
-TIMEOUT = 150
+TIMEOUT = 400
 
 
 @pytest.fixture(scope="module")
