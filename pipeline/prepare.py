@@ -14,7 +14,7 @@ from supmer.config import Config
 
 
 def run(config: Config, arguments: argparse.Namespace) -> None:
-    """Prepare the store and say what is in it, or only say what is in the store that `--inspect` names."""
+    """Prepare the store and say what is in it, or only what `--inspect` or `--elbow` ask for."""
     # Here, so that --help and a misspelt setting answer at once.
     if arguments.inspect:
         from supmer import storage
@@ -22,6 +22,12 @@ def run(config: Config, arguments: argparse.Namespace) -> None:
         from supmer.corpus.manifest import read_manifest
 
         print(summary(read_manifest(storage.absolute(arguments.inspect))))
+        return
+    if arguments.elbow:
+        from supmer.corpus.elbow import elbow, table
+        from supmer.pretrain.warmup import resolve_backbone
+
+        print(table(elbow(resolve_backbone(config), arguments.elbow)))
         return
     from supmer.corpus.inspection import log_clusters
     from supmer.corpus.manifest import read_manifest
@@ -31,9 +37,17 @@ def run(config: Config, arguments: argparse.Namespace) -> None:
     log_clusters(read_manifest(prepare(resolve_backbone(config))))
 
 
+def numbers(text: str) -> list[int]:
+    """Read numbers between commas."""
+    return [int(part) for part in text.split(",")]
+
+
 def main() -> None:
     parser = build_parser(__doc__ or "")
     parser.add_argument("--inspect", metavar="STORE", help="print what a store holds, and prepare nothing")
+    parser.add_argument(
+        "--elbow", metavar="K,K,...", type=numbers, help="print inertia and silhouette for these numbers of clusters"
+    )
     run_job(run, parser)
 
 

@@ -130,7 +130,9 @@ def write_store(store: MemoryStore, folder: Path, num_clusters: int = 8, rows_pe
         min_cluster_size=1,
         inertia=0,
         merged_from=[[cluster] for cluster in range(num_clusters)],
-        samples=[[] for _ in range(num_clusters)],
+        silhouette=None,
+        nearest=[[] for _ in range(num_clusters)],
+        typical_words=[[] for _ in range(num_clusters)],
         files=files,
     )
     write_manifest(str(folder), manifest)

@@ -96,8 +96,8 @@ def backbone_identity(config: BackboneConfig) -> dict[str, str | None]:
         "name": config.name,
         "revision": config.revision,
         "weights": config.weights,
-        "content": _folder_digest(config.location),
-        "tokenizer": _folder_digest(config.tokenizer) if config.tokenizer else None,
+        "content": folder_digest(config.location),
+        "tokenizer": folder_digest(config.tokenizer) if config.tokenizer else None,
     }
 
 
@@ -120,7 +120,8 @@ def _token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
     return None if found is None or found == tokenizer.unk_token_id else int(found)
 
 
-def _folder_digest(name: str) -> str | None:
+def folder_digest(name: str) -> str | None:
+    """Return the SHA-256 over a model folder's configuration, weight and tokenizer files; None for a hub name."""
     folder = Path(name)
     if not folder.is_dir():
         return None

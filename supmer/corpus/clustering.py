@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits
 
 from supmer.config import ClustersConfig, TasksConfig
@@ -17,6 +18,9 @@ from supmer.corpus.embedding import Embeddings
 
 ASSIGNMENT_ROWS = 4096
 """Rows whose distances to all centroids are held at once."""
+
+SILHOUETTE_ROWS = 4096
+"""Its cost grows with the square of the rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +94,29 @@ def assign(embeddings: Embeddings, centroids: Embeddings) -> npt.NDArray[np.int3
         rows = slice(start, start + ASSIGNMENT_ROWS)
         labels[rows] = np.argmax(embeddings[rows] @ centroids.T - offsets, axis=1)
     return labels
+
+
+def distances(embeddings: Embeddings, centroids: Embeddings, labels: npt.NDArray[np.int32]) -> Embeddings:
+    """Return the Euclidean distance of each row to its centroid."""
+    found = np.empty(len(embeddings), dtype=np.float32)
+    for start in range(0, len(embeddings), ASSIGNMENT_ROWS):
+        rows = slice(start, start + ASSIGNMENT_ROWS)
+        found[rows] = np.linalg.norm(embeddings[rows] - centroids[labels[rows]], axis=1)
+    return found
+
+
+def silhouette(sample: Embeddings, fit: Fit, seed: int) -> float | None:
+    """Return the mean silhouette of at most SILHOUETTE_ROWS rows of the sample; None where it has no meaning.
+
+    It compares a unit's distance to the others of its cluster with that to the nearest other cluster: 1 is well apart, 0
+    is no boundary, below 0 is nearer to another.
+    """
+    rows = np.random.default_rng([seed, 2]).permutation(len(sample))[:SILHOUETTE_ROWS]
+    labels = assign(sample[rows], fit.centroids)
+    if not 2 <= len(np.unique(labels)) < len(rows):
+        return None
+    with threadpool_limits(1):
+        return float(silhouette_score(sample[rows], labels))
 
 
 def merge_small(centroids: Embeddings, sizes: npt.NDArray[np.int64], smallest: int) -> Merged:

@@ -6,16 +6,24 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import sentencex
 
 from supmer.config import CorpusConfig
+from supmer.corpus.contamination import ExcludedText
+from supmer.corpus.duplicates import Repeated, document_bounds
 from supmer.corpus.records import Record
 from supmer.corpus.store import TOKENS, UNIT_SCHEMA
+
+PIECE_SCHEMA = pa.schema(
+    [("document_row", pa.int32()), ("document", pa.string()), ("text", pa.string()), ("tokens", TOKENS)]
+)
+"""Units as they are cut, before it is known which of them occurred elsewhere. `document_row` numbers the documents read."""
 
 CUT_SCHEMA = UNIT_SCHEMA.append(pa.field("document_key", pa.int64())).append(pa.field("unit_key", pa.int64()))
 """Units as they are prepared: `document_key` decides the split, `unit_key` the order within a cluster (seeded hashes)."""
@@ -23,8 +31,13 @@ CUT_SCHEMA = UNIT_SCHEMA.append(pa.field("document_key", pa.int64())).append(pa.
 KEY_RANGE = 2**62
 """Keys lie in [0, KEY_RANGE)."""
 
+MAX_UNIT_CHARACTERS = 20_000
+"""Longer units are left out and counted."""
+
 Tokenize = Any
 """A transformers tokenizer."""
+
+Item = TypeVar("Item")
 
 
 def split_text(text: str, unit: str, language: str) -> list[str]:
@@ -39,23 +52,48 @@ def split_text(text: str, unit: str, language: str) -> list[str]:
     return [piece for piece in paragraphs if piece]
 
 
-def cut_documents(documents: Sequence[Record], config: CorpusConfig, tokenizer: Tokenize) -> tuple[pa.Table, Counter[str]]:
-    """Return the kept units of some documents (CUT_SCHEMA, in order) and the counts of what was kept and left out."""
+def cut_documents(
+    documents: Sequence[Record], config: CorpusConfig, tokenizer: Tokenize, excluded: ExcludedText
+) -> tuple[pa.Table, Counter[str]]:
+    """Return the usable units of some documents (PIECE_SCHEMA, in order) and the counts of what was read and left out."""
     counts = Counter(documents_read=len(documents))
-    pieces = [split_text(text, config.unit, config.language) for _, text in documents]
-    tokens = iter(_tokenize([piece for document in pieces for piece in document], tokenizer))
+    pieces = [_without_overlong(split_text(text, config.unit, config.language), counts) for _, text in documents]
+    flat = [piece for document in pieces for piece in document]
     special = frozenset(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    tokens = _tokenize(flat, tokenizer)
+    is_excluded = excluded.occurs_in(flat)
+    rows = []
+    numbered = iter(range(len(flat)))
+    for row, ((document, _), texts) in enumerate(zip(documents, pieces, strict=True)):
+        units = [(text, next(numbered)) for text in texts]
+        kept = [
+            {"document_row": row, "document": document, "text": text, "tokens": tokens[number]}
+            for text, number in units
+            if _keep(tokens[number], is_excluded[number], config, special, counts)
+        ]
+        rows += _if_long_enough(kept, config, counts)
+    return pa.Table.from_pylist(rows, schema=PIECE_SCHEMA), counts
+
+
+def link_units(pieces: pa.Table, repeated: Repeated, config: CorpusConfig) -> tuple[pa.Table, Counter[str]]:
+    """Return the kept units of a part with their neighbours (CUT_SCHEMA, in order) and the counts of what is (not) kept.
+
+    `repeated` documents and units are left out first: neighbours are units that are kept.
+    """
+    counts: Counter[str] = Counter()
+    repeated_documents, repeated_units = set(repeated.documents.tolist()), set(repeated.units.tolist())
     tables = []
-    for (document, _), texts in zip(documents, pieces, strict=True):
-        kept = [(text, ids) for text in texts if _keep(ids := next(tokens), config, special, counts)]
-        if len(kept) < config.min_document_units:
-            counts["documents_too_short"] += 1
-            counts["units_of_short_documents"] += len(kept)
+    for number, (start, stop) in enumerate(document_bounds(pieces)):
+        if number in repeated_documents:
+            counts["duplicate_documents"] += 1
             continue
-        counts["documents"] += 1
-        counts["units"] += len(kept)
-        counts["units_shortened"] += sum(len(ids) > config.max_unit_tokens for _, ids in kept)
-        tables.append(_document_table(document, kept, config))
+        new = [row for row in range(start, stop) if row not in repeated_units]
+        counts["duplicate_units"] += stop - start - len(new)
+        kept = _if_long_enough(new, config, counts)
+        if kept:
+            counts["documents"] += 1
+            counts["units"] += len(kept)
+            tables.append(_document_table(pieces.take(kept), config, counts))
     return pa.concat_tables([CUT_SCHEMA.empty_table(), *tables]), counts
 
 
@@ -63,6 +101,13 @@ def seeded_keys(seed: int, document: str, position: int = -1) -> tuple[int, int]
     """Return two independent hashes in [0, KEY_RANGE) of a document (or of one unit of it) under a seed."""
     digest = hashlib.blake2b(f"{seed}\0{position}\0{document}".encode(), digest_size=16).digest()
     return int.from_bytes(digest[:8], "big") >> 2, int.from_bytes(digest[8:], "big") >> 2
+
+
+def _without_overlong(texts: list[str], counts: Counter[str]) -> list[str]:
+    """Leave out what is no sentence, and would take a tokenizer minutes."""
+    kept = [text for text in texts if len(text) <= MAX_UNIT_CHARACTERS]
+    counts["units_overlong"] += len(texts) - len(kept)
+    return kept
 
 
 def _tokenize(texts: list[str], tokenizer: Tokenize) -> list[list[int]]:
@@ -73,7 +118,9 @@ def _tokenize(texts: list[str], tokenizer: Tokenize) -> list[list[int]]:
     return ids
 
 
-def _keep(ids: list[int], config: CorpusConfig, special: frozenset[int], counts: Counter[str]) -> bool:
+def _keep(
+    ids: list[int], is_excluded: np.bool_, config: CorpusConfig, special: frozenset[int], counts: Counter[str]
+) -> bool:
     """Tell whether a unit is kept; text that spells a special token would pass for a sentinel and is left out."""
     if len(ids) < config.min_unit_tokens:
         counts["units_too_short"] += 1
@@ -81,19 +128,33 @@ def _keep(ids: list[int], config: CorpusConfig, special: frozenset[int], counts:
     if not special.isdisjoint(ids):
         counts["units_with_special_tokens"] += 1
         return False
+    if is_excluded:
+        counts["units_of_excluded_tasks"] += 1
+        return False
     return True
 
 
-def _document_table(document: str, kept: list[tuple[str, list[int]]], config: CorpusConfig) -> pa.Table:
-    num_units = len(kept)
+def _if_long_enough(units: list[Item], config: CorpusConfig, counts: Counter[str]) -> list[Item]:
+    """Return a document's units, or none of them if they are too few."""
+    if len(units) >= config.min_document_units:
+        return units
+    counts["documents_too_short"] += 1
+    counts["units_of_short_documents"] += len(units)
+    return []
+
+
+def _document_table(pieces: pa.Table, config: CorpusConfig, counts: Counter[str]) -> pa.Table:
+    num_units = pieces.num_rows
+    document = pieces["document"][0].as_py()
     positions = np.arange(num_units)
     keys = np.array([seeded_keys(config.seed, document, position) for position in range(num_units)])
     elsewhere = pick_elsewhere(keys[:, 1], num_units)
-    tokens = pa.array([ids[: config.max_unit_tokens] for _, ids in kept], TOKENS)
+    tokens = pc.list_slice(pieces["tokens"].combine_chunks(), 0, config.max_unit_tokens, return_fixed_size_list=False)
+    counts["units_shortened"] += pc.sum(pc.greater(pc.list_value_length(pieces["tokens"]), config.max_unit_tokens)).as_py()
     columns = {
-        "document": [document] * num_units,
+        "document": pieces["document"].combine_chunks(),
         "position": positions,
-        "text": [text for text, _ in kept],
+        "text": pieces["text"].combine_chunks(),
         "tokens": tokens,
         "before": _take(tokens, positions - 1),
         "after": _take(tokens, positions + 1),

@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from fsspec.utils import glob_translate
 from pyarrow import ArrowInvalid, fs
@@ -72,26 +72,41 @@ def find_files(config: CorpusConfig) -> CorpusFiles:
     """
     if not config.paths:
         raise UserError("corpus.paths=[]: must name at least one file, folder or glob (or set corpus.format=package_docs)")
+    check_shares(config)
+    found = list_files(config.paths, config.format, "corpus.paths")
+    if not found.files:
+        kinds = f"none of the {found.num_ignored} files there is {_known_names()}" if found.num_ignored else "no files there"
+        raise UserError(f"corpus.paths={', '.join(config.paths)}: {kinds}")
+    return found
+
+
+def check_shares(config: CorpusConfig) -> None:
+    """Raise UserError unless there is a share for each path, or none at all."""
     if config.shares and len(config.shares) != len(config.paths):
         raise UserError(
             f"corpus.shares={config.shares}: must have one number for each of the {len(config.paths)} corpus.paths"
         )
+
+
+def list_files(paths: Sequence[str], file_format: str, setting: str) -> CorpusFiles:
+    """List the readable files of some paths, of which there may be none; `file_format` is as in `corpus.format`.
+
+    Raises:
+        UserError: a path does not exist or cannot be listed; the message names `setting`.
+    """
     found: dict[str, tuple[str, fs.FileInfo, FileFormat]] = {}
     ignored: set[str] = set()
-    for entry in config.paths:
-        for info in _expand(entry):
-            file_format = _format_of(info.path, config)
-            if file_format is None:
+    for entry in paths:
+        for info in _expand(entry, setting):
+            known = _format_of(info.path, file_format)
+            if known is None:
                 ignored.add(info.path)
             else:
-                found[info.path] = (entry, info, file_format)
-    if not found:
-        kinds = "no files there" if not ignored else f"none of the {len(ignored)} files there is {_known_names()}"
-        raise UserError(f"corpus.paths={', '.join(config.paths)}: {kinds}")
-    root = posixpath.commonpath([posixpath.dirname(path) for path in found])
+                found[info.path] = (entry, info, known)
+    root = posixpath.commonpath([posixpath.dirname(path) for path in found]) if found else ""
     files = [
-        CorpusFile(entry, path, posixpath.relpath(path, root), info.size, info.mtime_ns or 0, file_format)
-        for path, (entry, info, file_format) in sorted(found.items())
+        CorpusFile(entry, path, posixpath.relpath(path, root), info.size, info.mtime_ns or 0, known)
+        for path, (entry, info, known) in sorted(found.items())
     ]
     return CorpusFiles(tuple(files), len(ignored))
 
@@ -110,7 +125,7 @@ def group_files(files: Sequence[CorpusFile], max_bytes: int = GROUP_BYTES) -> It
         yield group
 
 
-def _expand(entry: str) -> list[fs.FileInfo]:
+def _expand(entry: str, setting: str) -> list[fs.FileInfo]:
     try:
         filesystem, path = storage.resolve(entry)
         info = filesystem.get_file_info(path)
@@ -120,9 +135,9 @@ def _expand(entry: str) -> list[fs.FileInfo]:
             selected = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
             return [item for item in selected if item.type == fs.FileType.File and not _hidden(item.path, path)]
     except (OSError, ArrowInvalid) as error:
-        raise UserError(f"corpus.paths={entry}: cannot be listed ({' '.join(str(error).split())[:200]})") from error
+        raise UserError(f"{setting}={entry}: cannot be listed ({' '.join(str(error).split())[:200]})") from error
     if info.type == fs.FileType.NotFound:
-        raise UserError(f"corpus.paths={entry}: no such file or folder")
+        raise UserError(f"{setting}={entry}: no such file or folder")
     return [info]
 
 
@@ -142,11 +157,11 @@ def _hidden(path: str, root: str) -> bool:
     return any(part.startswith((".", "_")) for part in posixpath.relpath(path, root).split("/"))
 
 
-def _format_of(path: str, config: CorpusConfig) -> FileFormat | None:
+def _format_of(path: str, file_format: str) -> FileFormat | None:
     if posixpath.basename(path) in SAVED_DATASET_FILES:
         return None
-    if config.format != "auto" and config.format != "package_docs":
-        return config.format
+    if file_format in SUFFIXES.values():
+        return cast(FileFormat, file_format)
     stem, suffix = posixpath.splitext(path.lower())
     if suffix in COMPRESSIONS:
         suffix = posixpath.splitext(stem)[1]

@@ -18,7 +18,7 @@ def summary(manifest: Manifest) -> str:
     lines = [
         f"schema version {manifest.schema_version}, fingerprint {manifest.fingerprint}",
         f"{manifest.num_clusters} clusters of width {manifest.d_model}, inertia {manifest.inertia:.6g}, "
-        f"hosts of episodes have at least {manifest.min_cluster_size} units",
+        f"silhouette {_silhouette(manifest)}, hosts of episodes have at least {manifest.min_cluster_size} units",
         *(f"{name}: {json.dumps(value, sort_keys=True)}" for name, value in sorted(manifest.inputs.items())),
         *(f"{name}: {count}" for name, count in sorted(manifest.counts.items())),
     ]
@@ -26,7 +26,7 @@ def summary(manifest: Manifest) -> str:
 
 
 def log_clusters(manifest: Manifest) -> None:
-    """Log a few of each cluster's units, and how large the clusters are."""
+    """Log what each cluster is about, and how large the clusters are."""
     for line in _cluster_lines(manifest):
         logger.info("%s", line)
     for split in SPLITS:
@@ -35,11 +35,18 @@ def log_clusters(manifest: Manifest) -> None:
         logger.info("%s: %d units; clusters hold min %d, median %d, max %d", split, sum(sizes), *bounds)
 
 
+def _silhouette(manifest: Manifest) -> str:
+    return "none" if manifest.silhouette is None else f"{manifest.silhouette:.3f}"
+
+
 def _cluster_lines(manifest: Manifest) -> list[str]:
+    """Return a line for each cluster: its size, the words typical of it, and the units nearest to its centroid."""
     lines = []
-    for cluster, texts in enumerate(manifest.samples):
+    for cluster, texts in enumerate(manifest.nearest):
         sizes = " + ".join(f"{manifest.size(split, cluster)} {split}" for split in SPLITS)
         merged = len(manifest.merged_from[cluster])
         origin = f", merged from {merged}" if merged > 1 else ""
-        lines.append(f"cluster {cluster} ({sizes}{origin}): {' | '.join(text[:SHOWN_CHARACTERS] for text in texts)}")
+        words = ", ".join(manifest.typical_words[cluster])
+        shown = " | ".join(text[:SHOWN_CHARACTERS] for text in texts)
+        lines.append(f"cluster {cluster} ({sizes}{origin}): [{words}] {shown}")
     return lines

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from supmer import storage
 from supmer.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever stores of the earlier layout cannot be read any more."""
 
-MANIFEST, CENTROIDS = "manifest.json", "centroids.safetensors"
+MANIFEST, CENTROIDS, PICTURE = "manifest.json", "centroids.safetensors", "clusters.svg"
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -39,7 +39,8 @@ class Manifest(BaseModel):
 
     `counts` holds the number of documents and units kept and of everything left out, by reason. `merged_from[c]` lists the
     k-means clusters that became cluster c: more than one where some were too small for an episode (`min_cluster_size`
-    units). `samples[c]` holds a few of the cluster's units for the reader's eye.
+    units). `silhouette` is that of the k-means clusters on a part of the sample. For the reader's eye, `nearest[c]` holds
+    the units nearest to the centroid of cluster c, and `typical_words[c]` the words that set it apart.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,8 +52,10 @@ class Manifest(BaseModel):
     d_model: int
     min_cluster_size: int
     inertia: float
+    silhouette: float | None
     merged_from: list[list[int]]
-    samples: list[list[str]]
+    nearest: list[list[str]]
+    typical_words: list[list[str]]
     files: list[StoredFile]
 
     @property

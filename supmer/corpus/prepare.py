@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,13 +15,15 @@ from supmer import storage
 from supmer.backbone.load import load_model_config, load_tokenizer
 from supmer.config import Config, CorpusConfig
 from supmer.corpus.checks import check_hosts, check_size
-from supmer.corpus.clustering import Fit, Merged, merge_small, min_cluster_size
+from supmer.corpus.clustering import Fit, Merged, merge_small, min_cluster_size, silhouette
 from supmer.corpus.cutting import KEY_RANGE
 from supmer.corpus.fingerprint import describe_inputs, fingerprint
-from supmer.corpus.manifest import MANIFEST, SCHEMA_VERSION, SPLITS, Manifest, StoredFile, write_manifest
+from supmer.corpus.grouping import backbone_centroids, draw_sample, fit_clusters, sort_runs
+from supmer.corpus.manifest import MANIFEST, PICTURE, SCHEMA_VERSION, SPLITS, Manifest, write_manifest
+from supmer.corpus.portraits import draw_clusters, nearest_units, typical_words
 from supmer.corpus.records import SKIP_REASONS
-from supmer.corpus.stages import Part, embed_parts, fit_clusters, sort_runs
-from supmer.corpus.workspace import Workspace
+from supmer.corpus.stages import cut_parts, embed_parts, find_duplicates
+from supmer.corpus.workspace import Part, Workspace
 from supmer.corpus.writing import plan_buckets, write_buckets, write_centroids
 from supmer.errors import UserError
 from supmer.runtime import connect_ray
@@ -51,25 +54,21 @@ def prepare(config: Config) -> str:
     if storage.exists(storage.join(store_uri, MANIFEST)):
         logger.info("store %s re-used", store_uri)
         return store_uri
-    load_tokenizer(config.backbone)  # a mistake in the settings must not first show up in a worker
-    load_model_config(config.backbone)
-    storage.check_writable("corpus.store_dir", config.corpus.store_dir)
-    connect_ray()
-    logger.info("preparing store %s", store_uri)
-    with _timed("read, cut and embedded"):
-        parts = embed_parts(config, store_uri)
-    counts = sum((part.counts for part in parts), Counter[str]())
-    _report(parts, counts)
-    check_size(config, counts)
+    parts = embed_corpus(config, store_uri)
+    counts = sum((Counter(part.counts) for part in parts), Counter[str]())
     with _timed("clustered a sample"):
-        fit = fit_clusters(parts, config.clusters, config.corpus.seed, store_uri)
+        sample = draw_sample(parts, config.clusters, config.corpus.seed, store_uri)
+        fit = fit_clusters(sample, config.clusters, config.corpus.seed)
     with _timed("assigned all units"):
         first_train_key = _split_key(config, parts, counts["documents"], store_uri)
         runs = sort_runs(parts, fit, store_uri, first_train_key)
     sizes = sum(runs, Counter[tuple[int, int]]())
     merged = _merge(config, fit, sizes)
+    if config.clusters.embedding_model:
+        with _timed("embedded the sample with the backbone"):
+            merged = replace(merged, centroids=backbone_centroids(parts, fit, merged, config, store_uri))
     with _timed("wrote the store"):
-        files, texts = write_buckets(plan_buckets(sizes, merged), len(runs), store_uri)
+        files, portraits = write_buckets(plan_buckets(sizes, merged), len(runs), store_uri)
         write_centroids(store_uri, merged)
     counts["clusters_merged_away"] = config.clusters.num_clusters - len(merged.members)
     manifest = Manifest(
@@ -81,13 +80,41 @@ def prepare(config: Config) -> str:
         min_cluster_size=min_cluster_size(config.tasks),
         inertia=fit.inertia,
         merged_from=merged.members,
-        samples=_samples(files, texts, len(merged.members)),
+        silhouette=silhouette(sample, fit, config.corpus.seed),
+        nearest=nearest_units(portraits, len(merged.members)),
+        typical_words=typical_words(portraits, len(merged.members)),
         files=files,
     )
     check_hosts(config, manifest)
+    storage.write_bytes(storage.join(store_uri, PICTURE), draw_clusters(manifest, merged.centroids))
     write_manifest(store_uri, manifest)
     Workspace(store_uri).delete()
     return store_uri
+
+
+def embed_corpus(config: Config, store_uri: str) -> list[Part]:
+    """Cut and embed the whole corpus for a store, unless an earlier attempt did; return its parts.
+
+    Joins or starts Ray. Counts of the parts are those of all stages.
+
+    Raises:
+        UserError: the corpus or the backbone cannot be used, or the corpus is too small for the settings.
+    """
+    load_tokenizer(config.backbone)  # a mistake in the settings must not first show up in a worker
+    load_model_config(config.backbone)
+    storage.check_writable("corpus.store_dir", config.corpus.store_dir)
+    connect_ray()
+    logger.info("preparing store %s", store_uri)
+    with _timed("read and cut"):
+        cut = cut_parts(config, store_uri)
+    with _timed("found duplicates"):
+        num_ranges = find_duplicates(cut, config, store_uri)
+    with _timed("linked and embedded"):
+        parts = embed_parts(cut, num_ranges, config, store_uri)
+    counts = sum((Counter(part.counts) for part in parts), Counter[str]())
+    _report(parts, counts)
+    check_size(config, counts)
+    return parts
 
 
 @contextmanager
@@ -132,11 +159,3 @@ def _merge(config: Config, fit: Fit, sizes: Counter[tuple[int, int]]) -> Merged:
     if lost:
         logger.info("%d of %d clusters were too small and are merged into their neighbours", lost, len(fit.centroids))
     return merged
-
-
-def _samples(files: Sequence[StoredFile], texts: Sequence[list[str]], num_clusters: int) -> list[list[str]]:
-    samples: list[list[str]] = [[] for _ in range(num_clusters)]
-    for file, found in zip(files, texts, strict=True):
-        if file.split == "train" and not samples[file.cluster]:
-            samples[file.cluster] = found
-    return samples

@@ -17,6 +17,7 @@ from ray.data import DataContext, Dataset
 from supmer.config import Config, CorpusConfig
 from supmer.corpus.cutting import KEY_RANGE, seeded_keys
 from supmer.corpus.files import CorpusFile, CorpusFiles, find_files, group_files
+from supmer.corpus.hub import HubShard, hub_shards, read_hub
 from supmer.corpus.records import Record, check_parquet_column, read_records
 from supmer.errors import UserError
 from supmer.placement import role_resources
@@ -48,13 +49,9 @@ def read_parts(config: Config) -> Dataset:
     Raises:
         UserError: there are no files, or a Parquet file has no text column.
     """
-    _quieten_ray_data()
+    quieten_ray_data()
     corpus = config.corpus
-    if corpus.format == "package_docs":
-        groups = [json.dumps({"packages": group}) for group in _package_groups(corpus)]
-    else:
-        groups = [json.dumps({"files": [asdict(file) for file in group]}) for group in _file_groups(corpus)]
-    rows = [{"group": index, "contents": contents} for index, contents in enumerate(groups)]
+    rows = [{"group": index, "contents": json.dumps(contents)} for index, contents in enumerate(_groups(corpus))]
     return ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
         _read_group, fn_kwargs={"config": corpus}, num_cpus=READER_CPUS, resources=role_resources("data")
     )
@@ -69,7 +66,7 @@ def corpus_files(config: CorpusConfig) -> CorpusFiles:
     return found
 
 
-def _quieten_ray_data() -> None:
+def quieten_ray_data() -> None:
     """No progress bars; and a part is a block of its own, not a few bytes of a large one that one task works on."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -78,18 +75,22 @@ def _quieten_ray_data() -> None:
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that the bars are off
 
 
-def _package_groups(config: CorpusConfig) -> list[list[str]]:
-    if not config.packages:
-        raise UserError("corpus.packages=[]: must name at least one package for corpus.format=package_docs")
+def _groups(config: CorpusConfig) -> list[dict[str, Any]]:
+    """Return what each task reads, as JSON values: one task for all if the number of documents is limited."""
+    kind, groups = _sources(config)
     if config.max_documents is not None:
-        return [config.packages]
-    return [[package] for package in config.packages]
+        groups = [list(itertools.chain(*groups))]
+    return [{kind: group} for group in groups]
 
 
-def _file_groups(config: CorpusConfig) -> list[list[CorpusFile]]:
-    """Cut the files into groups read by one task each; one group if the number of documents is limited."""
-    files = corpus_files(config).files
-    return [list(files)] if config.max_documents is not None else list(group_files(files))
+def _sources(config: CorpusConfig) -> tuple[str, list[list[Any]]]:
+    if config.format == "package_docs":
+        if not config.packages:
+            raise UserError("corpus.packages=[]: must name at least one package for corpus.format=package_docs")
+        return "packages", [[package] for package in config.packages]
+    if config.format == "hub":
+        return "shards", [[asdict(shard)] for shard in hub_shards(config)]
+    return "files", [[asdict(file) for file in group] for group in group_files(corpus_files(config).files)]
 
 
 def _read_group(row: dict[str, Any], config: CorpusConfig) -> Iterator[dict[str, Any]]:
@@ -118,14 +119,25 @@ def _records(contents: dict[str, Any], config: CorpusConfig, skipped: Counter[st
             yield row["document"], row["text"]
         return
     shares = dict(zip(config.paths, config.shares, strict=bool(config.shares)))
-    for values in contents["files"]:
-        file = CorpusFile(**values)
-        share = shares.get(file.source, 1.0)
-        for document, text in read_records(file, config, skipped):
+    for source, records in _by_source(contents, config, skipped):
+        share = shares.get(source, 1.0)
+        for document, text in records:
             if share == 1 or is_drawn(config.seed, document, share):
                 yield document, text
             else:
                 skipped["not_drawn"] += 1
+
+
+def _by_source(
+    contents: dict[str, Any], config: CorpusConfig, skipped: Counter[str]
+) -> Iterator[tuple[str, Iterator[Record]]]:
+    """Yield the entry of `corpus.paths` and the records of each file or shard of a group."""
+    for values in contents.get("shards", ()):
+        shard = HubShard(**values)
+        yield shard.name, read_hub(shard, config, skipped)
+    for values in contents.get("files", ()):
+        file = CorpusFile(**values)
+        yield file.source, read_records(file, config, skipped)
 
 
 def is_drawn(seed: int, document: str, share: float) -> bool:

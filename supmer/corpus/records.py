@@ -10,7 +10,7 @@ import json
 import logging
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
@@ -47,18 +47,28 @@ def read_records(file: CorpusFile, config: CorpusConfig, skipped: Counter[str]) 
     """
     reader = READERS[file.format]
     try:
-        for name, text in reader(file, config, skipped):
-            if not isinstance(text, str):
-                skipped["missing_text"] += 1
-                continue
-            text = text.replace("\x00", "").strip()
-            if text:
-                yield name, text
-            else:
-                skipped["empty_text"] += 1
+        yield from usable_records(reader(file, config, skipped), skipped)
     except _READ_ERRORS as error:
         skipped["broken_files"] += 1
         logging.getLogger(__name__).warning("%s breaks off: %s", file.path, " ".join(str(error).split())[:200])
+
+
+def usable_records(rows: Iterable[tuple[str, Any]], skipped: Counter[str]) -> Iterator[Record]:
+    """Yield the rows whose text is a string with more than white space, without NUL characters; count the others."""
+    for name, text in rows:
+        if not isinstance(text, str):
+            skipped["missing_text"] += 1
+            continue
+        text = text.replace("\x00", "").strip()
+        if text:
+            yield name, text
+        else:
+            skipped["empty_text"] += 1
+
+
+def document_id(source: str, row: int, value: object) -> str:
+    """Return a row's own id, or else one made of where it comes from."""
+    return f"{source}#{row}" if value is None else str(value)
 
 
 def check_parquet_column(file: CorpusFile, column: str) -> None:
@@ -89,7 +99,8 @@ def _text_rows(file: CorpusFile, config: CorpusConfig, skipped: Counter[str]) ->
     yield file.name, "".join(kept)
 
 
-def _jsonl_rows(file: CorpusFile, config: CorpusConfig, skipped: Counter[str]) -> Iterator[tuple[str, Any]]:
+def json_objects(file: CorpusFile, skipped: Counter[str]) -> Iterator[tuple[int, dict[Any, Any]]]:
+    """Yield (line number, object) of the lines of a JSONL file; others are counted in `skipped`."""
     for row, line in _utf8_lines(file, skipped):
         if not line.strip():
             continue
@@ -100,7 +111,12 @@ def _jsonl_rows(file: CorpusFile, config: CorpusConfig, skipped: Counter[str]) -
         if not isinstance(values, dict):
             skipped["invalid_json"] += 1
             continue
-        yield _document_id(file, row, values.get(config.id_column)), values.get(config.text_column)
+        yield row, values
+
+
+def _jsonl_rows(file: CorpusFile, config: CorpusConfig, skipped: Counter[str]) -> Iterator[tuple[str, Any]]:
+    for row, values in json_objects(file, skipped):
+        yield document_id(file.name, row, values.get(config.id_column)), values.get(config.text_column)
 
 
 def _csv_rows(file: CorpusFile, config: CorpusConfig, skipped: Counter[str]) -> Iterator[tuple[str, Any]]:
@@ -112,7 +128,7 @@ def _csv_rows(file: CorpusFile, config: CorpusConfig, skipped: Counter[str]) -> 
         skipped["missing_columns"] += 1
         return
     for row, values in enumerate(rows):
-        yield _document_id(file, row, values.get(config.id_column)), values[config.text_column]
+        yield document_id(file.name, row, values.get(config.id_column)), values[config.text_column]
 
 
 def _arrow_rows(file: CorpusFile, config: CorpusConfig, skipped: Counter[str]) -> Iterator[tuple[str, Any]]:
@@ -124,7 +140,7 @@ def _arrow_rows(file: CorpusFile, config: CorpusConfig, skipped: Counter[str]) -
         row = 0
         for batch in batches:
             for values in batch.select(columns).to_pylist():
-                yield _document_id(file, row, values.get(config.id_column)), values[config.text_column]
+                yield document_id(file.name, row, values.get(config.id_column)), values[config.text_column]
                 row += 1
 
 
@@ -138,15 +154,11 @@ def _parquet_rows(file: CorpusFile, config: CorpusConfig, skipped: Counter[str])
         row = 0
         for batch in table.iter_batches(batch_size=256, columns=columns):
             for values in batch.to_pylist():
-                yield _document_id(file, row, values.get(config.id_column)), values[config.text_column]
+                yield document_id(file.name, row, values.get(config.id_column)), values[config.text_column]
                 row += 1
 
 
 READERS = {"text": _text_rows, "jsonl": _jsonl_rows, "csv": _csv_rows, "parquet": _parquet_rows, "arrow": _arrow_rows}
-
-
-def _document_id(file: CorpusFile, row: int, value: object) -> str:
-    return f"{file.name}#{row}" if value is None else str(value)
 
 
 def _utf8_lines(file: CorpusFile, skipped: Counter[str]) -> Iterator[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""The stages of a preparation as Ray computations over parts of the corpus.
+"""From text to embedded units, as Ray computations over parts of the corpus.
 
 What a stage makes of a part is a file of the workspace; only names and counts pass through Ray, so memory does not grow
 with the corpus, and the outcome does not depend on which process made what.
@@ -10,60 +10,70 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
 import torch
-from ray.data import ActorPoolStrategy
+from ray.data import ActorPoolStrategy, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from supmer.backbone.load import load_tokenizer
-from supmer.config import BackboneConfig, ClustersConfig, Config
-from supmer.corpus.clustering import Fit, assign, fit_kmeans, sample_counts
-from supmer.corpus.cutting import cut_documents
-from supmer.corpus.embedding import Embeddings, Encoder
-from supmer.corpus.reading import read_parts
-from supmer.corpus.workspace import Workspace, write_table
+from supmer.config import BackboneConfig, Config
+from supmer.corpus.contamination import ExcludedText, read_excluded
+from supmer.corpus.cutting import cut_documents, link_units
+from supmer.corpus.duplicates import REPEATED_SCHEMA, Repeated, find_repeated, hash_part, key_ranges
+from supmer.corpus.embedding import Encoder, SentenceEncoder
+from supmer.corpus.reading import quieten_ray_data, read_parts
+from supmer.corpus.workspace import Part, Workspace
 from supmer.placement import max_cpus, max_gpus, role_resources
 
-PARTS_PER_RUN = 8
-"""Parts that are sorted together: fewer and larger runs to gather a cluster from, against memory per task."""
-
-RUN_ROW_GROUP = 1024
+PIECES = "pieces"
+"""Count of a part's units as they are cut, kept with the part and told no further."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """A part that is cut and embedded: its id and its counts (of units, of what was left out, and seconds by stage)."""
+def cut_parts(config: Config, store_uri: str) -> list[Part]:
+    """Read the whole corpus and cut it into units, unless an earlier attempt did; return its parts in order."""
+    workspace = Workspace(store_uri)
+    finished = workspace.finished_parts()
+    if finished is not None:
+        return finished
+    if not workspace.has_excluded():
+        workspace.write_excluded(read_excluded(config.corpus).to_table())
+    cut = read_parts(config).map(CutPart(config, store_uri), num_cpus=1, resources=role_resources("data"))
+    parts = _sorted_parts(cut)
+    workspace.write_parts(parts)
+    return parts
 
-    name: str
-    num_units: int
-    counts: Counter[str]
-    seconds: dict[str, float]
+
+def find_duplicates(parts: Sequence[Part], config: Config, store_uri: str) -> int:
+    """Name the documents and units that occurred before, a range of hashes a task; return the number of ranges."""
+    if config.corpus.deduplicate == "none":
+        return 0
+    ranges = key_ranges(sum(part.num_units for part in parts))
+    names = ray.put([part.name for part in parts])
+    find = on_data_nodes(_find_repeated)
+    ray.get([find.remote(store_uri, names, number, low, high) for number, (low, high) in enumerate(ranges)])
+    return len(ranges)
 
 
-def embed_parts(config: Config, store_uri: str) -> list[Part]:
-    """Read, cut and embed the whole corpus; return its parts in order."""
-    num_actors, resources = _embedder_resources(config.corpus.embedders)
-    dataset = (
-        read_parts(config)
-        .map(CutPart(config, store_uri), num_cpus=1, resources=role_resources("data"))
+def embed_parts(parts: Sequence[Part], num_ranges: int, config: Config, store_uri: str) -> list[Part]:
+    """Drop what `find_duplicates` named, link the other units to their neighbours and embed them."""
+    quieten_ray_data()
+    num_actors, resources = embedder_resources(config.corpus.embedders)
+    rows = [{"part": part.name, "number": number} for number, part in enumerate(parts)]
+    embedded = (
+        ray.data.from_items(rows, override_num_blocks=len(rows))
+        .map(LinkPart(config, store_uri, num_ranges), num_cpus=1, resources=role_resources("data"))
         .map(
             EmbedPart,
-            fn_constructor_args=(config, store_uri, max(1, _num_cpus() // num_actors)),
+            fn_constructor_args=(config, store_uri, embedder_threads(num_actors)),
             compute=ActorPoolStrategy(min_size=1, max_size=num_actors, initial_size=num_actors),
             **resources,
         )
     )
-    parts = [
-        Part(row["part"], row["num_units"], Counter(json.loads(row["counts"])), json.loads(row["seconds"]))
-        for row in dataset.iter_rows()
-    ]
-    return sorted(parts, key=lambda part: part.name)
+    return [_joined(*both) for both in zip(parts, _sorted_parts(embedded), strict=True)]
 
 
 class CutPart:
@@ -75,19 +85,38 @@ class CutPart:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         start = time.perf_counter()
+        workspace, corpus = Workspace(self.store_uri), self.config.corpus
+        counts = workspace.finished_pieces(row["part"])
+        if counts is None:
+            documents = list(zip(row["documents"], row["texts"], strict=True))
+            pieces, counts = cut_documents(
+                documents, corpus, _tokenizer(self.config.backbone), _excluded_text(self.store_uri)
+            )
+            counts.update(json.loads(row["skipped"]))
+            counts[PIECES] = len(pieces)
+            workspace.write_pieces(row["part"], pieces, hash_part(pieces, corpus.deduplicate), counts)
+        return _part_row(row["part"], counts.pop(PIECES), counts, read=row["seconds"], cut=time.perf_counter() - start)
+
+
+class LinkPart:
+    """Drop repeated documents and units of a part, and give the others their neighbours."""
+
+    def __init__(self, config: Config, store_uri: str, num_ranges: int) -> None:
+        self.config = config
+        self.store_uri = store_uri
+        self.num_ranges = num_ranges
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        start = time.perf_counter()
         workspace = Workspace(self.store_uri)
         counts = workspace.finished_units(row["part"])
         if counts is None:
-            documents = list(zip(row["documents"], row["texts"], strict=True))
-            units, counts = cut_documents(documents, self.config.corpus, _tokenizer(self.config.backbone))
-            counts.update(json.loads(row["skipped"]))
+            repeated = [workspace.read_repeated(number, row["number"]) for number in range(self.num_ranges)]
+            pieces = workspace.read_pieces(row["part"])
+            all_repeated = Repeated.of(pa.concat_tables([REPEATED_SCHEMA.empty_table(), *repeated]))
+            units, counts = link_units(pieces, all_repeated, self.config.corpus)
             workspace.write_units(row["part"], units, counts)
-        return {
-            "part": row["part"],
-            "num_units": counts["units"],
-            "counts": json.dumps(counts),
-            "seconds": json.dumps({"read": row["seconds"], "cut": time.perf_counter() - start}),
-        }
+        return _part_row(row["part"], counts["units"], counts, link=time.perf_counter() - start)
 
 
 class EmbedPart:
@@ -96,67 +125,49 @@ class EmbedPart:
     def __init__(self, config: Config, store_uri: str, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
         self.workspace = Workspace(store_uri)
-        self.encoder = Encoder(config.backbone, config.corpus.embed_batch_tokens)
+        max_tokens = config.corpus.embed_batch_tokens
+        self.encoder: Encoder | SentenceEncoder = (
+            SentenceEncoder(config.clusters, max_tokens)
+            if config.clusters.embedding_model
+            else Encoder.of_backbone(config.backbone, max_tokens)
+        )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         start = time.perf_counter()
         if not self.workspace.has_embeddings(row["part"]):
-            column = self.workspace.read_units(row["part"], ["tokens"])["tokens"].combine_chunks()
-            units = np.split(column.values.to_numpy(), column.offsets.to_numpy()[1:-1]) if len(column) else []
-            self.workspace.write_embeddings(row["part"], self.encoder.embed(units))
+            units = self.workspace.read_units(row["part"], ["text", "tokens"])
+            self.workspace.write_embeddings(row["part"], self.encoder.embed_units(units))
         seconds = json.loads(row["seconds"]) | {"embed": time.perf_counter() - start}
         return row | {"seconds": json.dumps(seconds)}
 
 
-def fit_clusters(parts: Sequence[Part], config: ClustersConfig, seed: int, store_uri: str) -> Fit:
-    """Fit K-means on a sample of at most `clusters.sample_size` units, restarts side by side; return the best."""
-    shares = sample_counts([part.num_units for part in parts], config.sample_size, seed)
-    sample_part, fit = _on_data_nodes(_sample_part), _on_data_nodes(fit_kmeans)
-    pieces = [
-        sample_part.remote(store_uri, part.name, share, [seed, 1, number])
-        for number, (part, share) in enumerate(zip(parts, shares, strict=True))
-        if share
-    ]
-    sample = ray.put(np.concatenate(ray.get(pieces)))
-    fits: list[Fit] = ray.get([fit.remote(sample, config, seed, restart) for restart in range(config.restarts)])
-    return min(fits, key=lambda fit: fit.inertia)
-
-
-def sort_runs(parts: Sequence[Part], fit: Fit, store_uri: str, first_train_key: int) -> list[Counter[tuple[int, int]]]:
-    """Assign all units to clusters and write them as sorted runs; return the units per (split, cluster) of each run.
-
-    Documents whose key is below `first_train_key` are validation (split 1), the others are train (split 0).
-    """
-    groups = [[part.name for part in parts[i : i + PARTS_PER_RUN]] for i in range(0, len(parts), PARTS_PER_RUN)]
-    centroids = ray.put(fit.centroids)
-    sort_run = _on_data_nodes(_sort_run)
-    pending = [sort_run.remote(store_uri, number, group, centroids, first_train_key) for number, group in enumerate(groups)]
-    return list(ray.get(pending))
-
-
-def _sample_part(store_uri: str, part: str, size: int, seed: list[int]) -> Embeddings:
-    embeddings = Workspace(store_uri).read_embeddings(part)
-    rows = np.random.default_rng(seed).choice(len(embeddings), size, replace=False, shuffle=False)
-    return embeddings[np.sort(rows)]
-
-
-def _sort_run(
-    store_uri: str, number: int, parts: list[str], centroids: Embeddings, first_train_key: int
-) -> Counter[tuple[int, int]]:
+def _find_repeated(store_uri: str, parts: list[str], number: int, low: int, high: int) -> None:
     workspace = Workspace(store_uri)
-    tables = []
-    for part in parts:
-        units = workspace.read_units(part)
-        clusters = assign(workspace.read_embeddings(part), centroids)
-        is_validation = units["document_key"].to_numpy() < first_train_key
-        tables.append(
-            units.append_column("split", pa.array(is_validation, pa.int8())).append_column("cluster", pa.array(clusters))
-        )
-    table = pa.concat_tables(tables).sort_by([(key, "ascending") for key in ("split", "cluster", "unit_key")])
-    num_rows = table.num_rows
-    groups = [min(RUN_ROW_GROUP, num_rows - start) for start in range(0, num_rows, RUN_ROW_GROUP)]
-    write_table(workspace.run(number), table.replace_schema_metadata(None), groups)
-    return Counter(zip(table["split"].to_pylist(), table["cluster"].to_pylist(), strict=True))
+    if not workspace.has_repeated(number):
+        workspace.write_repeated(number, find_repeated([workspace.read_hashes(part, low, high) for part in parts]))
+
+
+def _part_row(part: str, num_units: int, counts: Counter[str], **seconds: float) -> dict[str, Any]:
+    """Return a part as a row of a Ray dataset, whose columns must be of one type throughout."""
+    return {"part": part, "num_units": num_units, "counts": json.dumps(counts), "seconds": json.dumps(seconds)}
+
+
+def _joined(cut: Part, embedded: Part) -> Part:
+    counts = Counter(cut.counts) + Counter(embedded.counts)
+    return Part(cut.name, embedded.num_units, counts, cut.seconds | embedded.seconds)
+
+
+def _sorted_parts(rows: Dataset) -> list[Part]:
+    parts = [
+        Part(row["part"], row["num_units"], json.loads(row["counts"]), json.loads(row["seconds"]))
+        for row in rows.iter_rows()
+    ]
+    return sorted(parts, key=lambda part: part.name)
+
+
+@lru_cache(maxsize=1)
+def _excluded_text(store_uri: str) -> ExcludedText:
+    return ExcludedText.from_table(Workspace(store_uri).read_excluded())
 
 
 @lru_cache(maxsize=1)
@@ -164,17 +175,23 @@ def _tokenizer(config: BackboneConfig) -> PreTrainedTokenizerBase:
     return load_tokenizer(config)
 
 
-def _num_cpus() -> int:
-    return max(1, int(max_cpus()))
-
-
-def _on_data_nodes(function: Callable[..., Any]) -> Any:
+def on_data_nodes(function: Callable[..., Any]) -> Any:
+    """Return the function as a Ray task that runs where data is prepared."""
     return ray.remote(function).options(resources=role_resources("data"))
 
 
-def _embedder_resources(num_embedders: int | None) -> tuple[int, dict[str, Any]]:
+def embedder_threads(num_actors: int) -> int:
+    """Return the threads of each of so many actors that share the CPUs."""
+    return max(1, _num_cpus() // num_actors)
+
+
+def embedder_resources(num_embedders: int | None) -> tuple[int, dict[str, Any]]:
     """Return the number of actors and what each reserves: half a CPU, so that reading and cutting are never shut out."""
     num_gpus = int(max_gpus())
     if num_gpus:
         return num_embedders or num_gpus, {"num_cpus": 0.5, "num_gpus": 1, "resources": role_resources("trainer")}
     return num_embedders or _num_cpus(), {"num_cpus": 0.5, "resources": role_resources("data")}
+
+
+def _num_cpus() -> int:
+    return max(1, int(max_cpus()))

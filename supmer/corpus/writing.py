@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from supmer import storage
 from supmer.corpus.clustering import Merged
 from supmer.corpus.cutting import KEY_RANGE
 from supmer.corpus.manifest import CENTROIDS, SPLITS, Split, StoredFile
+from supmer.corpus.portraits import NEAREST_PER_CLUSTER, Portrait, count_words
 from supmer.corpus.store import UNIT_SCHEMA
 from supmer.corpus.workspace import Workspace, write_table
 from supmer.placement import role_resources
@@ -27,7 +29,8 @@ ROWS_PER_ROW_GROUP = 256
 ROWS_PER_FILE = 65_536
 """About as many; also what one task holds in memory."""
 
-SAMPLES_PER_CLUSTER = 3
+ROWS_FOR_WORDS = 2000
+"""Random units of a file from which the cluster's typical words are found."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ def plan_buckets(sizes: Counter[tuple[int, int]], merged: Merged) -> list[Bucket
     return buckets
 
 
-def write_buckets(buckets: Sequence[Bucket], num_runs: int, store_uri: str) -> tuple[list[StoredFile], list[list[str]]]:
-    """Write all files; return them in order, and a few texts of each bucket."""
+def write_buckets(buckets: Sequence[Bucket], num_runs: int, store_uri: str) -> tuple[list[StoredFile], list[Portrait]]:
+    """Write all files; return them in order, and what each is about."""
     rows = [{"index": index, **asdict(bucket)} for index, bucket in enumerate(buckets)]
     dataset = ray.data.from_items(rows).map(WriteBucket(store_uri, num_runs), num_cpus=1, resources=role_resources("data"))
     written = sorted(dataset.iter_rows(), key=lambda row: row["index"])
@@ -65,12 +68,17 @@ def write_buckets(buckets: Sequence[Bucket], num_runs: int, store_uri: str) -> t
         StoredFile(split=row["split"], cluster=row["cluster"], path=row["path"], row_groups=list(row["row_groups"]))
         for row in written
     ]
-    return files, [list(row["texts"]) for row in written]
+    return files, [_portrait(row) for row in written]
 
 
 def write_centroids(store_uri: str, merged: Merged) -> None:
     """Write the centroids [K, d] as the tensor `centroids`."""
     storage.write_bytes(storage.join(store_uri, CENTROIDS), save_safetensors({"centroids": merged.centroids}))
+
+
+def _portrait(row: dict[str, Any]) -> Portrait:
+    nearest = [(distance, text) for distance, text in json.loads(row["nearest"])]
+    return Portrait(row["cluster"], nearest, Counter(json.loads(row["words"])), row["counted"])
 
 
 def even_row_groups(num_rows: int, most: int = ROWS_PER_ROW_GROUP) -> list[int]:
@@ -87,7 +95,10 @@ class WriteBucket:
         self.num_runs = num_runs
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        table = self._gather(row)
+        gathered = self._gather(row)
+        nearest = gathered.select(["distance", "text"]).sort_by("distance").slice(0, NEAREST_PER_CLUSTER)
+        table = gathered.select(UNIT_SCHEMA.names).cast(UNIT_SCHEMA)
+        counted = table["text"].slice(0, ROWS_FOR_WORDS).to_pylist()
         path = f"split={row['split']}/cluster={row['cluster']:05d}/part-{row['number']:05d}.parquet"
         groups = even_row_groups(table.num_rows)
         write_table(storage.join(self.store_uri, path), table, groups)
@@ -97,7 +108,9 @@ class WriteBucket:
             "cluster": row["cluster"],
             "path": path,
             "row_groups": groups,
-            "texts": table["text"].slice(0, SAMPLES_PER_CLUSTER).to_pylist(),
+            "nearest": json.dumps(list(zip(*nearest.to_pydict().values(), strict=True))),
+            "words": json.dumps(count_words(counted)),
+            "counted": len(counted),
         }
 
     def _gather(self, row: dict[str, Any]) -> pa.Table:
@@ -111,6 +124,5 @@ class WriteBucket:
             & (pc.field("unit_key") < row["high"])
         )
         runs = pds.dataset(paths, filesystem=filesystem, format="parquet")
-        table = runs.to_table(columns=[*UNIT_SCHEMA.names, "unit_key"], filter=wanted)
-        table = table.sort_by([(key, "ascending") for key in ("unit_key", "document", "position")])
-        return table.select(UNIT_SCHEMA.names).cast(UNIT_SCHEMA)
+        table = runs.to_table(columns=[*UNIT_SCHEMA.names, "unit_key", "distance"], filter=wanted)
+        return table.sort_by([(key, "ascending") for key in ("unit_key", "document", "position")])

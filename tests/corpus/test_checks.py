@@ -8,7 +8,7 @@ import pytest
 
 from supmer.cli import load_config
 from supmer.corpus.checks import check_hosts, check_size
-from supmer.corpus.manifest import Manifest, StoredFile
+from supmer.corpus.manifest import SCHEMA_VERSION, Manifest, StoredFile
 from supmer.errors import UserError
 
 CONFIG = load_config(None, ["corpus.paths=[texts]", "clusters.num_clusters=50", "tasks.num_support=8", "tasks.num_query=8"])
@@ -40,8 +40,20 @@ def test_each_split_needs_clusters_that_host_episodes(validation_rows: int) -> N
         for split, rows in (("train", 300), ("validation", validation_rows))
         for cluster in range(8)
     ]
-    settings = {"schema_version": 1, "fingerprint": "", "inputs": {}, "counts": {}, "d_model": 4, "inertia": 0.0}
-    manifest = Manifest(**settings, min_cluster_size=32, merged_from=[[i] for i in range(8)], samples=[[]] * 8, files=files)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        fingerprint="",
+        inputs={},
+        counts={},
+        d_model=4,
+        min_cluster_size=32,
+        inertia=0.0,
+        silhouette=None,
+        merged_from=[[i] for i in range(8)],
+        nearest=[[]] * 8,
+        typical_words=[[]] * 8,
+        files=files,
+    )
     if validation_rows == 32:
         check_hosts(CONFIG, manifest)
         return

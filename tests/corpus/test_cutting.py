@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from supmer.backbone.load import load_tokenizer
 from supmer.config import BackboneConfig, CorpusConfig
-from supmer.corpus.cutting import KEY_RANGE, cut_documents, pick_elsewhere, seeded_keys, split_text
+from supmer.corpus.contamination import ExcludedText
+from supmer.corpus.cutting import (
+    KEY_RANGE,
+    Tokenize,
+    cut_documents,
+    link_units,
+    pick_elsewhere,
+    seeded_keys,
+    split_text,
+)
+from supmer.corpus.duplicates import Repeated
+from supmer.corpus.records import Record
+
+NOTHING = Repeated(np.empty(0, np.int32), np.empty(0, np.int32))
+
+
+def cut_and_link(documents: list[Record], config: CorpusConfig, tokenizer: Tokenize) -> tuple[pa.Table, Counter[str]]:
+    """Cut and link documents of which nothing is excluded or repeated."""
+    pieces, cut = cut_documents(documents, config, tokenizer, ExcludedText({}))
+    units, linked = link_units(pieces, NOTHING, config)
+    return units, cut + linked
 
 
 def test_sentences_end_at_paragraphs_but_not_at_line_breaks() -> None:
@@ -55,7 +77,7 @@ def test_keys_depend_on_seed_document_and_position() -> None:
 class TestCutDocuments:
     def test_units_know_their_neighbours(self, backbone: Path, documents: list[str]) -> None:
         tokenizer = load_tokenizer(BackboneConfig(name=str(backbone)))
-        table, counts = cut_documents([(f"d{i}", text) for i, text in enumerate(documents)], CorpusConfig(), tokenizer)
+        table, counts = cut_and_link([(f"d{i}", text) for i, text in enumerate(documents)], CorpusConfig(), tokenizer)
         rows = table.to_pylist()
         assert +counts == {"documents_read": 40, "documents": 40, "units": 800}
         by_key = {(row["document"], row["position"]): row for row in rows}
@@ -71,6 +93,33 @@ class TestCutDocuments:
                 assert row[name] == (other["tokens"] if other else None)
             assert abs(row["elsewhere_position"] - row["position"]) > 1
 
+    def test_neighbours_are_units_that_are_kept(self, backbone: Path) -> None:
+        tokenizer = load_tokenizer(BackboneConfig(name=str(backbone)))
+        config = CorpusConfig(min_unit_tokens=1, min_document_units=2)
+        texts = ["lm a.\n\nlm b.\n\nlm c.\n\nlm d.", "lm e.\n\nlm f.", "lm g.\n\nlm h."]
+        pieces, _ = cut_documents([(str(i), text) for i, text in enumerate(texts)], config, tokenizer, ExcludedText({}))
+        repeated = Repeated(documents=np.array([1]), units=np.array([1, 4, 7]))
+        table, counts = link_units(pieces, repeated, config)
+        assert table["text"].to_pylist() == ["lm a.", "lm c.", "lm d."]
+        assert table["position"].to_pylist() == [0, 1, 2]
+        assert table["before"].to_pylist() == [None, *table["tokens"].to_pylist()[:2]]
+        assert +counts == {
+            "documents": 1,
+            "units": 3,
+            "duplicate_documents": 1,
+            "duplicate_units": 2,
+            "documents_too_short": 1,
+            "units_of_short_documents": 1,
+        }
+
+    def test_units_of_excluded_tasks_are_left_out(self, backbone: Path) -> None:
+        tokenizer = load_tokenizer(BackboneConfig(name=str(backbone)))
+        config = CorpusConfig(min_unit_tokens=1, min_document_units=1)
+        excluded = ExcludedText.of_texts(iter(["a b c d e f g h"]), 8)
+        pieces, counts = cut_documents([("d", "So: a b c d e f, g H! No a b c.")], config, tokenizer, excluded)
+        assert pieces["text"].to_pylist() == ["No a b c."]
+        assert counts["units_of_excluded_tasks"] == 1
+
     def test_everything_left_out_is_counted(self, backbone: Path) -> None:
         tokenizer = load_tokenizer(BackboneConfig(name=str(backbone)))
         config = CorpusConfig(min_unit_tokens=5, max_unit_tokens=12, min_document_units=2)
@@ -79,13 +128,13 @@ class TestCutDocuments:
             "short": "lm lm lm lm lm.\n\nlm.",
             "nothing": "",
         }
-        table, counts = cut_documents(list(texts.items()), config, tokenizer)
+        table, counts = cut_and_link(list(texts.items()), config, tokenizer)
         assert table["text"].to_pylist() == ["lm lm lm lm lm lm lm.", "lm lm lm."]
         assert table["position"].to_pylist() == [0, 1]
         assert table["after"].to_pylist() == [table["tokens"][1].as_py(), None]
         assert len(table["tokens"][0]) == 12
         assert table["elsewhere"].to_pylist() == [None, None]
-        assert counts == {
+        assert +counts == {
             "documents_read": 3,
             "documents": 1,
             "units": 2,

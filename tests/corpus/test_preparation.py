@@ -10,20 +10,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
-from supmer.backbone.load import load_tokenizer
-from supmer.config import Config
+from supmer.backbone.load import load_model_config, load_tokenizer
+from supmer.config import Config, CorpusConfig
 from supmer.corpus import prepare as prepare_module
+from supmer.corpus import reading
 from supmer.corpus.clustering import assign, fit_kmeans
-from supmer.corpus.cutting import cut_documents
+from supmer.corpus.contamination import ExcludedText
+from supmer.corpus.cutting import cut_documents, link_units, split_text
+from supmer.corpus.duplicates import Repeated, key_ranges
 from supmer.corpus.embedding import Encoder
+from supmer.corpus.files import CorpusFiles
+from supmer.corpus.manifest import read_manifest
 from supmer.corpus.prepare import prepare
 from supmer.corpus.reading import read_documents
 from supmer.corpus.store import TaskStore
 from supmer.corpus.workspace import Workspace
 from supmer.errors import UserError
+from supmer.tasks.sampler import EpisodeSampler
+from supmer.tasks.vocabulary import TaskVocabulary
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
 
@@ -58,8 +68,11 @@ def test_documents_are_read_with_stable_ids(make_config: MakeConfig, tmp_path: P
 def test_store_holds_what_one_process_computes(store: TaskStore, make_config: MakeConfig, documents: list[str]) -> None:
     config = make_config(Path("unused"))
     named = [(f"a.jsonl#{i}" if i < 25 else f"b.jsonl#{i - 25}", text) for i, text in enumerate(documents)]
-    units, _ = cut_documents(named, config.corpus, load_tokenizer(config.backbone))
-    embeddings = Encoder(config.backbone, 4096).embed([np.array(ids, np.int32) for ids in units["tokens"].to_pylist()])
+    pieces, _ = cut_documents(named, config.corpus, load_tokenizer(config.backbone), ExcludedText({}))
+    units, _ = link_units(pieces, Repeated(np.empty(0, np.int32), np.empty(0, np.int32)), config.corpus)
+    embeddings = Encoder.of_backbone(config.backbone, 4096).embed(
+        [np.array(ids, np.int32) for ids in units["tokens"].to_pylist()]
+    )
     fits = [fit_kmeans(embeddings, config.clusters, 0, restart) for restart in range(config.clusters.restarts)]
     best = min(fits, key=lambda fit: fit.inertia)
     assert store.manifest.inertia == pytest.approx(best.inertia, rel=1e-5)
@@ -130,9 +143,8 @@ def test_an_interrupted_preparation_goes_on(
     (uri,) = (str(path) for path in tmp_path.iterdir())
     with pytest.raises(UserError, match="not a complete one"):
         TaskStore.open(uri)
-    finished = {
-        path: path.stat().st_mtime_ns for kind in ("units", "embeddings") for path in Path(uri, "work", kind).iterdir()
-    }
+    kinds = ("pieces", "hashes", "repeated", "units", "embeddings")
+    finished = {path: path.stat().st_mtime_ns for kind in kinds for path in Path(uri, "work", kind).iterdir()}
     assert finished
     with monkeypatch.context() as patch:
         patch.setattr(Workspace, "delete", lambda _: None)
@@ -141,18 +153,102 @@ def test_an_interrupted_preparation_goes_on(
     assert stored_rows(uri) == stored_rows(store.uri)
 
 
-def test_broken_inputs_are_counted_and_the_store_is_valid(make_config: MakeConfig, corpus: Path, tmp_path: Path) -> None:
+def test_broken_inputs_are_counted_and_the_store_is_valid(
+    make_config: MakeConfig, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "corpus"
     shutil.copytree(corpus, folder)
     whole = gzip.compress("\n".join(json.dumps({"text": f"{i} " * 50}) for i in range(50)).encode())
     (folder / "c.jsonl.gz").write_bytes(whole[:-20])
-    (folder / "d.jsonl").write_bytes(b'\xff\n{broken\n{"text": "one too short"}\n')
+    (folder / "d.jsonl").write_bytes(
+        b'\xff\n{broken\n{"text": "one too short"}\n{"text": " "}\n{"text": "NUL\\u0000 only"}\n'
+    )
     (folder / "e.parquet").write_bytes(b"PAR1 this is none")
     (folder / "f.docx").write_bytes(b"")
+    (folder / "g.txt").write_bytes("größe".encode("latin-1") + b"\n" + "größe".encode() + b"\n" + b"words " * (10 << 18))
+    pq.write_table(pa.table({"text": ["a"] * 5000}), folder / "h.parquet")
+    cut_in_half = (folder / "h.parquet").read_bytes()
+    (folder / "h.parquet").write_bytes(cut_in_half[: len(cut_in_half) // 2])
+    (folder / "i.csv").write_text("body\nno such column\n")
+    vanishing = folder / "j.jsonl"
+    vanishing.write_text('{"text": "soon gone"}')
+    listed = reading.corpus_files
+
+    def list_then_lose(corpus_config: CorpusConfig) -> CorpusFiles:
+        found = listed(corpus_config)
+        vanishing.unlink()
+        return found
+
+    monkeypatch.setattr(reading, "corpus_files", list_then_lose)
     store = TaskStore.open(prepare(make_config(tmp_path / "stores", f"corpus.paths=[{folder}]")))
     counts = store.manifest.counts
-    assert counts["broken_files"] == 2
-    assert (counts["invalid_utf8"], counts["invalid_json"]) == (1, 1)
-    assert counts["documents_read"] == 41 + counts["documents_too_short"] - 1
+    assert counts["broken_files"] == 4
+    assert (counts["invalid_utf8"], counts["invalid_json"], counts["empty_text"]) == (2, 1, 1)
+    assert (counts["missing_columns"], counts["units_overlong"]) == (1, 1)
+    assert counts["documents_read"] == counts["documents"] + counts["documents_too_short"]
     assert store.manifest.inputs["sources"]["num_ignored_files"] == 1
     assert counts["units"] == 800 == sum(file.num_rows for file in store.manifest.files)
+
+
+def test_nothing_usable_is_one_error_and_no_store(make_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": ""}\n{"body": "x"}\n')
+    config = make_config(tmp_path / "stores", f"corpus.paths=[{tmp_path}/a.jsonl]")
+    with pytest.raises(UserError, match=r"no usable document \(skipped 1 rows without .*, 1 rows with nothing but white"):
+        prepare(config)
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_repeated_text_and_text_of_tasks_are_left_out(
+    make_config: MakeConfig, documents: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three documents more: copies of two, and one of 3 known sentences, 9 new ones and one that a task quotes."""
+    sentences = [split_text(text, "sentence", "en") for text in documents]
+    new = [sentence.replace(" ", " un", 1) for sentence in sentences[1][:9]]
+    quoted = "Sentence " + " ".join(sentences[5][4].lower().split() + sentences[6][4].lower().split())
+    texts = [*documents, documents[3], documents[7], " ".join([*sentences[0][:3], *new, quoted.replace(".", "") + "."])]
+    for number, part in enumerate((texts[:20], texts[20:])):
+        (tmp_path / f"{number}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in part))
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "test.jsonl").write_text(json.dumps({"label": 0, "sentence": f'He said: "{quoted}"'}))
+    monkeypatch.setattr(key_ranges, "__defaults__", (300,))
+    settings = [f"corpus.paths=[{tmp_path}/*.jsonl]", f"corpus.exclude_tasks=[{tmp_path}/task]"]
+    uri = prepare(make_config(tmp_path / "stores", *settings))
+    counts = read_manifest(uri).counts
+    assert (counts["duplicate_documents"], counts["duplicate_units"], counts["units_of_excluded_tasks"]) == (2, 3, 1)
+    assert (counts["documents"], counts["units"]) == (41, 809)
+    kept = [row["text"] for rows in stored_rows(uri).values() for row in rows]
+    assert len(kept) == len(set(kept)) == 809
+
+
+def test_training_episodes_show_nothing_of_the_validation_split(store: TaskStore, make_config: MakeConfig) -> None:
+    rows = {"train": [], "validation": []}
+    for path, found in stored_rows(store.uri).items():
+        rows[path.split("/")[0].removeprefix("split=")] += found
+    texts, held_out = ({tuple(row["tokens"]) for row in rows[split]} for split in ("train", "validation"))
+    assert not texts & held_out
+    config = make_config(Path("unused"), "tasks.num_options_nss=3")
+    sampler = EpisodeSampler(store, TaskVocabulary.from_tokenizer(load_tokenizer(config.backbone)), config)
+    places = {(row["document"], row["position"]) for row in rows["train"]}
+    for step in range(40):
+        episode = sampler.episode(step, 0)
+        assert {key for row in (*episode.support, *episode.query, *episode.augmentation) for key in row.sources} <= places
+
+
+def test_another_model_clusters_and_centroids_are_the_backbones(
+    make_config: MakeConfig, tmp_path: Path, backbone: Path, documents: list[str]
+) -> None:
+    """The embedding model is the backbone of half the width: other clusters, centroids of the backbone's width."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        shape = T5Config.from_pretrained(backbone, d_model=8)
+        T5ForConditionalGeneration(shape).save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(backbone).save_pretrained(tmp_path / "model")
+    config = make_config(tmp_path / "stores", f"clusters.embedding_model={tmp_path}/model")
+    store = TaskStore.open(prepare(config))
+    assert store.centroids.shape == (store.manifest.num_clusters, load_model_config(config.backbone).d_model)
+    encoder = Encoder.of_backbone(config.backbone, 4096)
+    tables = [pq.read_table(f"{store.uri}/{file.path}", partitioning=None) for file in store.manifest.files]
+    for cluster, centroid in enumerate(store.centroids):
+        own = [table for file, table in zip(store.manifest.files, tables, strict=True) if file.cluster == cluster]
+        mean = encoder.embed_units(pa.concat_tables(own)).mean(axis=0)
+        np.testing.assert_allclose(centroid, mean, rtol=1e-4, atol=1e-5)

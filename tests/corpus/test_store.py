@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from safetensors.numpy import save_file
 
-from supmer.corpus.manifest import CENTROIDS, MANIFEST, Manifest, StoredFile, write_manifest
+from supmer.corpus.manifest import CENTROIDS, MANIFEST, SCHEMA_VERSION, Manifest, StoredFile, write_manifest
 from supmer.corpus.store import UNIT_SCHEMA, TaskStore
 from supmer.corpus.workspace import write_table
 from supmer.corpus.writing import even_row_groups
@@ -41,7 +41,7 @@ def uri(tmp_path: Path) -> str:
         files.append(StoredFile(split=split, cluster=cluster, path=path, row_groups=groups))
     save_file({"centroids": np.eye(2, 3, dtype=np.float32)}, str(tmp_path / CENTROIDS))
     manifest = Manifest(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         fingerprint="f",
         inputs={},
         counts={},
@@ -49,7 +49,9 @@ def uri(tmp_path: Path) -> str:
         min_cluster_size=25,
         inertia=0,
         merged_from=[[0], [1, 2]],
-        samples=[[], []],
+        nearest=[[], []],
+        typical_words=[[], []],
+        silhouette=None,
         files=files,
     )
     write_manifest(str(tmp_path), manifest)
@@ -105,7 +107,7 @@ def test_incomplete_damaged_and_foreign_stores_are_refused(uri: str, tmp_path: P
     path = tmp_path / MANIFEST
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"schema_version": 0}))
-    with pytest.raises(UserError, match="has schema version 0, this program reads 1"):
+    with pytest.raises(UserError, match="has schema version 0, this program reads 2"):
         TaskStore.open(uri)
     path.write_text(path.read_text()[:100])
     with pytest.raises(UserError, match=r"manifest.json is damaged"):

@@ -68,7 +68,9 @@ def test_a_store_is_inspected_without_preparing_anything(tmp_path: Path) -> None
         min_cluster_size=16,
         inertia=1.5,
         merged_from=[[0, 2], [1]],
-        samples=[["A river."], ["A stone."]],
+        nearest=[["A river."], ["A stone."]],
+        typical_words=[["river", "water"], ["stone"]],
+        silhouette=0.25,
         files=files,
     )
     write_manifest(str(tmp_path / "store"), manifest)
@@ -76,8 +78,8 @@ def test_a_store_is_inspected_without_preparing_anything(tmp_path: Path) -> None
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert {"units: 107", "broken_files: 2", 'sentencex: "1.2"'} <= set(lines)
-    assert "cluster 0 (60 train + 7 validation, merged from 2): A river." in lines
-    assert "cluster 1 (40 train + 0 validation): A stone." in lines
+    assert "cluster 0 (60 train + 7 validation, merged from 2): [river, water] A river." in lines
+    assert "cluster 1 (40 train + 0 validation): [stone] A stone." in lines
     assert_one_line(call("prepare.py", "--inspect", str(tmp_path)), f"store {tmp_path}: has no manifest.json")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -51,6 +53,15 @@ def open_stream(uri: str, config: Config, steps: range, slots: Sequence[int] = S
 def encoded(batches: Iterator[list[Episode]]) -> list[bytes]:
     """The whole content of each batch."""
     return [encode(batch).to_pandas().to_json().encode() for batch in batches]
+
+
+def token_hash(batches: Iterable[list[Episode]]) -> str:
+    """One hash of all token ids in their order."""
+    digest = hashlib.sha256()
+    for episode in itertools.chain.from_iterable(batches):
+        for row in (*episode.support, *episode.query, *episode.augmentation):
+            digest.update(row.input_ids.tobytes() + row.target_ids.tobytes())
+    return digest.hexdigest()
 
 
 def built_here(uri: str, config: Config, steps: range, slots: Sequence[int] = SLOTS) -> list[bytes]:
@@ -104,6 +115,21 @@ def test_a_killed_builder_is_replaced_and_a_late_start_continues(cluster: None, 
         builder.kill()
         received += encoded(batches)
     assert received == built_here(uri, config, range(25, 65), slots=(2, 0))
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_four_builders_and_two_trainers_give_the_same_tokens(cluster: None, uri: str) -> None:
+    steps = range(30)
+    with open_stream(uri, make_config(episode_builders=4, cpus_per_builder=0.25), steps) as batches:
+        from_four = token_hash(batches)
+    with (
+        open_stream(uri, make_config(cpus_per_builder=0.5), steps, slots=(0, 2)) as first,
+        open_stream(uri, make_config(cpus_per_builder=0.5), steps, slots=(1,)) as second,
+    ):
+        from_two = token_hash([even, one, odd] for (even, odd), (one,) in zip(first, second, strict=True))
+    sampler = EpisodeSampler(TaskStore.open(uri), made_up_vocabulary(), make_config())
+    assert from_four == from_two == token_hash(local_episodes(sampler, 0, SLOTS, len(steps)))
 
 
 @pytest.mark.cluster

@@ -1,0 +1,290 @@
+"""Preparation against a straightforward script of the same steps, and its memory at ten times the text.
+
+    python benchmarks/prepare.py [--documents 200] [--memory-documents 100]
+
+Throughput: both sides, each in a process of its own, read the same documents, cut them with the same splitter and
+tokenizer, drop duplicates, embed with the same T5 of width 64, fit the same k-means and write the units by cluster. The
+script is what one would write first: one process, one document after the other, batches in reading order; its encoder and
+k-means use all cores. That both give the same units and (to rounding) the same clusters is asserted.
+
+Memory: the peak of the whole process tree (proportional set sizes), preparing some documents, and ten copies of them under
+other ids without dropping duplicates, with a tiny encoder.
+
+Text is `../shared/corpus/wikipedia_en.jsonl.gz` where that is there, else made up. The last line is one JSON object:
+`speedup` (seconds of the script / of the preparation, Ray's start included) and `memory_ratio` (ten times the text / once).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import logging
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow.dataset as pds
+import torch
+from hardware import describe
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+COPIES = 10
+NUM_CLUSTERS, RESTARTS, MAX_ITERATIONS = 50, 3, 100
+MIN_TOKENS, MAX_TOKENS, MIN_UNITS = 5, 256, 5
+SCRIPT_BATCH = 64
+SAME_CLUSTERS = 0.999
+SAMPLE_SECONDS = 0.5
+
+
+def main() -> None:
+    arguments = _parse()
+    if arguments.side:
+        side = {"script": script, "pipeline": pipeline}[arguments.side]
+        print(json.dumps(side(arguments)))
+        return
+    print(describe())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        print(f"text: {make_inputs(folder, max(arguments.documents, arguments.memory_documents))}")
+        speedup = compare(folder, arguments.documents)
+        memory_ratio = measure_memory(folder, arguments.memory_documents)
+    print(json.dumps({"benchmark": "prepare", "speedup": round(speedup, 2), "memory_ratio": round(memory_ratio, 2)}))
+
+
+def compare(folder: Path, num_documents: int) -> float:
+    """Run both sides on the same documents, check that they agree, and return how much longer the script takes."""
+    corpus = write_corpus(folder, num_documents, copies=1)
+    ours, _ = run_side("pipeline", corpus, folder / "encoder", "units")
+    theirs, _ = run_side("script", corpus, folder / "encoder", "units")
+    num_units = check_same(ours["output"], theirs["output"])
+    for side, result in (("preparation", ours), ("script", theirs)):
+        stages = ", ".join(f"{what} {seconds:.1f} s ({num_units / seconds:.0f}/s)" for what, seconds in result["stages"])
+        print(f"{side}: {num_units} units in {result['seconds']:.1f} s: {stages}")
+    return float(theirs["seconds"] / ours["seconds"])
+
+
+def measure_memory(folder: Path, num_documents: int) -> float:
+    """Return the peak memory for ten times the text, relative to once."""
+    peaks = []
+    for copies in (1, COPIES):
+        corpus = write_corpus(folder, num_documents, copies)
+        result, peak = run_side("pipeline", corpus, folder / "tiny", "none")
+        peaks.append(peak)
+        size = corpus.stat().st_size / 1e6
+        print(f"{copies:2} x {num_documents} documents ({size:.1f} MB): peak {peak / 1e6:.0f} MB, {result['seconds']:.0f} s")
+    return peaks[1] / peaks[0]
+
+
+def run_side(side: str, corpus: Path, backbone: Path, deduplicate: str) -> tuple[dict[str, Any], int]:
+    """Run one side in a process of its own; return what it tells and the peak memory of its process tree in bytes."""
+    command = [sys.executable, __file__, "--side", side, "--corpus", str(corpus), "--backbone", str(backbone)]
+    with subprocess.Popen([*command, "--deduplicate", deduplicate], stdout=subprocess.PIPE, text=True) as process:
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, tree_memory(process.pid))
+            time.sleep(SAMPLE_SECONDS)
+        output = process.stdout.read() if process.stdout else ""
+    if process.returncode:
+        raise SystemExit(f"the {side} failed")
+    return json.loads(output.splitlines()[-1]), peak
+
+
+def tree_memory(pid: int) -> int:
+    """Return the proportional set sizes of a process and all below it; shared memory counts once."""
+    total = 0
+    for process in (root := psutil.Process(pid), *root.children(recursive=True)):
+        try:
+            total += process.memory_full_info().pss
+        except psutil.Error:
+            continue
+    return total
+
+
+def pipeline(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Prepare a store as `pipeline/prepare.py` does; the stages' seconds are those it logs."""
+    from supmer.cli import validate
+    from supmer.corpus.prepare import prepare
+
+    stages: list[tuple[str, float]] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: stages.append(record.args) if record.msg == "%s in %.1f s" else None  # type: ignore[method-assign]
+    logging.getLogger("supmer.corpus.prepare").setLevel(logging.INFO)
+    logging.getLogger("supmer.corpus.prepare").addHandler(handler)
+    folder = Path(arguments.corpus).parent
+    started = time.perf_counter()
+    output = prepare(
+        validate(
+            {
+                "backbone": {"name": arguments.backbone},
+                "corpus": {
+                    "paths": [arguments.corpus],
+                    "id_column": "id",
+                    "store_dir": str(folder / "stores"),
+                    "deduplicate": arguments.deduplicate,
+                },
+                "clusters": {"num_clusters": NUM_CLUSTERS, "restarts": RESTARTS, "max_iterations": MAX_ITERATIONS}
+                | ({"sample_size": 20_000} if arguments.deduplicate == "none" else {}),
+                "tasks": {"num_support": 2, "num_query": 2},
+            }
+        )
+    )
+    return {"output": output, "seconds": time.perf_counter() - started, "stages": stages}
+
+
+def script(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same steps in the most straightforward way."""
+    import pandas as pd
+    import sentencex
+    from datasets import load_dataset
+    from sklearn.cluster import KMeans
+    from transformers import AutoTokenizer, T5EncoderModel
+
+    folder = Path(arguments.corpus).parent
+    started = time.perf_counter()
+    documents = load_dataset("json", data_files=arguments.corpus, split="train", cache_dir=str(folder / "cache"))
+    read = time.perf_counter()
+
+    tokenizer = AutoTokenizer.from_pretrained(arguments.backbone)
+    seen: set[str] = set()
+    rows = []
+    for document in documents:
+        texts = [
+            " ".join(sentence.split())
+            for paragraph in re.split(r"\n\s*\n", document["text"].strip())
+            for sentence in sentencex.segment("en", " ".join(paragraph.split()))
+            if sentence.strip()
+        ]
+        ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        units = [(text, tokens) for text, tokens in zip(texts, ids, strict=True) if len(tokens) >= MIN_TOKENS]
+        if len(units) < MIN_UNITS:
+            continue
+        new = []
+        for text, tokens in units:
+            if text not in seen:
+                seen.add(text)
+                new.append((text, tokens[:MAX_TOKENS]))
+        if len(new) < MIN_UNITS:
+            continue
+        for position, (text, tokens) in enumerate(new):
+            before = new[position - 1][1] if position else None
+            after = new[position + 1][1] if position + 1 < len(new) else None
+            rows.append((document["id"], position, text, tokens, before, after))
+    cut = time.perf_counter()
+
+    encoder = T5EncoderModel.from_pretrained(arguments.backbone).eval()
+    embeddings = []
+    with torch.inference_mode():
+        for start in range(0, len(rows), SCRIPT_BATCH):
+            batch = tokenizer.pad({"input_ids": [row[3] for row in rows[start : start + SCRIPT_BATCH]]}, return_tensors="pt")
+            mask = batch["attention_mask"]
+            states = encoder(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
+            embeddings.append((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+    matrix = torch.cat(embeddings).numpy()
+    embedded = time.perf_counter()
+
+    fits = [
+        KMeans(NUM_CLUSTERS, n_init=1, max_iter=MAX_ITERATIONS, random_state=np.random.RandomState([0, restart])).fit(matrix)
+        for restart in range(RESTARTS)
+    ]
+    labels = min(fits, key=lambda fit: fit.inertia_).labels_
+    clustered = time.perf_counter()
+
+    columns = ["document", "position", "text", "tokens", "before", "after"]
+    frame = pd.DataFrame(rows, columns=columns).assign(cluster=labels)
+    frame.to_parquet(folder / "script", partition_cols=["cluster"])
+    written = time.perf_counter()
+    ends = [started, read, cut, embedded, clustered, written]
+    names = ["read", "cut", "embedded", "clustered", "written"]
+    stages = [(name, stop - start) for name, start, stop in zip(names, ends, ends[1:], strict=False)]
+    return {"output": str(folder / "script"), "seconds": written - started, "stages": stages}
+
+
+def check_same(store_uri: str, script_folder: str) -> int:
+    """Assert that store and script hold the same units in the same clusters; return the number of units."""
+    from supmer.corpus.manifest import read_manifest
+
+    columns = ["document", "position", "text", "tokens", "before", "after"]
+    manifest = read_manifest(store_uri)
+    files = [f"{store_uri}/{file.path}" for file in manifest.files]
+    ours = pds.dataset(files, partitioning=pds.HivePartitioning.discover(), partition_base_dir=store_uri).to_table()
+    theirs = pds.dataset(script_folder, partitioning="hive").to_table()
+    by_place = [("document", "ascending"), ("position", "ascending")]
+    ours, theirs = ours.sort_by(by_place), theirs.sort_by(by_place)
+    for column in columns:
+        assert ours[column].to_pylist() == theirs[column].to_pylist(), f"different {column}"
+    merged_into = {member: cluster for cluster, members in enumerate(manifest.merged_from) for member in members}
+    pairs = zip(ours["cluster"].to_pylist(), theirs["cluster"].to_pylist(), strict=True)
+    same = np.mean([int(our) == merged_into[int(their)] for our, their in pairs])
+    assert same >= SAME_CLUSTERS, f"only {same:.4f} of the units are in the same cluster"
+    print(f"same {len(ours)} units, {100 * same:.3f}% in the same cluster")
+    return len(ours)
+
+
+def make_inputs(folder: Path, num_documents: int) -> str:
+    """Write `documents.json` and two random T5 encoders with a tokenizer to a folder; say what the text is."""
+    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+    from supmer.pretrain.tokenizer import train_tokenizer
+
+    real = SHARED / "corpus" / "wikipedia_en.jsonl.gz"
+    texts = list(islice(_wikipedia(real) if real.exists() else _made_up(), num_documents))
+    (folder / "documents.json").write_text(json.dumps(texts))
+    known = SHARED / "tokenizer"
+    tokenizer = AutoTokenizer.from_pretrained(known) if known.exists() else train_tokenizer(texts[:100], 2000)
+    for name, width, layers in (("encoder", 64, 2), ("tiny", 16, 1)):
+        torch.manual_seed(0)
+        shape = T5Config(
+            vocab_size=len(tokenizer) + 28, d_model=width, d_kv=16, d_ff=4 * width, num_layers=layers, num_heads=4
+        )
+        shape.decoder_start_token_id = 0
+        T5ForConditionalGeneration(shape).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return f"{len(texts)} documents of {real.name if real.exists() else 'made-up words'}"
+
+
+def write_corpus(folder: Path, num_documents: int, copies: int) -> Path:
+    """Write documents, several times under other ids, as one compressed JSONL file."""
+    texts = json.loads((folder / "documents.json").read_text())[:num_documents]
+    path = folder / f"corpus-{num_documents}-{copies}" / "corpus.jsonl.gz"
+    path.parent.mkdir(exist_ok=True)
+    with gzip.open(path, "wt", compresslevel=1) as file:
+        for copy in range(copies):
+            file.writelines(
+                json.dumps({"id": f"{copy}-{number:06d}", "text": text}) + "\n" for number, text in enumerate(texts)
+            )
+    return path
+
+
+def _wikipedia(path: Path) -> Iterator[str]:
+    with gzip.open(path, "rt") as file:
+        yield from (json.loads(line)["text"] for line in file)
+
+
+def _made_up() -> Iterator[str]:
+    rng = np.random.default_rng(0)
+    words = np.array(["".join(rng.choice(list("abdefgiklmnoprstuvw"), 6)) for _ in range(5000)])
+    while True:
+        sentences = [" ".join(rng.choice(words, rng.integers(6, 40))).capitalize() + "." for _ in range(250)]
+        yield "\n\n".join(" ".join(sentences[start : start + 5]) for start in range(0, 250, 5))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--documents", type=int, default=200, help="documents that both sides prepare")
+    parser.add_argument("--memory-documents", type=int, default=100, help="documents prepared once, and ten times")
+    for name in ("--side", "--corpus", "--backbone", "--deduplicate"):
+        parser.add_argument(name, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
