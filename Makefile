@@ -8,7 +8,7 @@ QUICKSTART := configs/quickstart.yaml
 RAY_LOG := .test-cluster.log
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check format bench cluster-local cluster-down clean
+.PHONY: help setup quickstart test check format bench faults cluster-local cluster-down clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -49,6 +49,9 @@ format: setup  ## mend what the linter can mend
 
 bench: setup  ## benchmarks; each prints one JSON object as its last line
 	@set -e; for program in $(filter-out benchmarks/hardware.py,$(wildcard benchmarks/*.py)); do echo "== $$program"; $(RUN) "$$program"; done
+
+faults: setup  ## runs through worker kills, lost machines, hangs and damaged checkpoints must give the undisturbed result
+	$(RUN) tests/faults/campaign.py
 
 cluster-local: setup  ## an autoscaling Ray cluster on this machine, to submit jobs to
 	$(RUN) cluster/local/local_cluster.py up

@@ -11,7 +11,7 @@ from typing import Literal
 
 import ray
 
-from supmer.config import Config
+from supmer.config import Config, TrainConfig
 from supmer.errors import UserError, describe_setting
 
 Role = Literal["trainer", "data"]
@@ -28,6 +28,27 @@ def role_resources(role: Role) -> dict[str, float]:
     return {role: ROLE_SHARE} if "limit_cpus" in ray.cluster_resources() else {}
 
 
+def worker_resources(train: TrainConfig) -> dict[str, float]:
+    """Return what one worker reserves.
+
+    An elastic run fills all the room there is with workers. Where nodes have no roles, a worker therefore reserves what its
+    episode builders need too, and they reserve nothing; else none of them might find a place.
+    """
+    cpus = worker_and_builder_cpus(train) if _builders_are_included(train) else train.cpus_per_worker
+    gpus = {"GPU": train.gpus_per_worker} if train.gpus_per_worker else {}
+    return {"CPU": cpus} | gpus | role_resources("trainer")
+
+
+def builder_cpus(train: TrainConfig) -> float:
+    """Return the CPUs that one episode builder reserves."""
+    return 0.0 if _builders_are_included(train) else train.cpus_per_builder
+
+
+def worker_and_builder_cpus(train: TrainConfig) -> float:
+    """Return the CPUs that a worker and its episode builders need together."""
+    return train.cpus_per_worker + train.episode_builders * train.cpus_per_builder
+
+
 def max_cpus() -> float:
     """Return the CPUs that the cluster has or can grow to, the head's not counted where it computes nothing."""
     return _limit("limit_cpus", "CPU")
@@ -42,12 +63,15 @@ def check_capacity(config: Config) -> None:
     """Refuse a job that can never be scheduled, instead of waiting for ever for nodes that will not come.
 
     Raises:
-        UserError: all workers together need more GPUs or CPUs than the cluster can grow to.
+        UserError: the workers, or the fewest that will do, need more GPUs or CPUs than the cluster can grow to.
     """
     train = config.train
-    _check_limit(config, "GPUs", train.workers * train.gpus_per_worker, max_gpus())
-    cpus = train.workers * (train.cpus_per_worker + train.episode_builders * train.cpus_per_builder)
-    _check_limit(config, "CPUs", cpus, max_cpus())
+    _check_limit(config, "GPUs", train.min_workers * train.gpus_per_worker, max_gpus())
+    _check_limit(config, "CPUs", train.min_workers * worker_and_builder_cpus(train), max_cpus())
+
+
+def _builders_are_included(train: TrainConfig) -> bool:
+    return train.is_elastic and not role_resources("data")
 
 
 def _limit(limit: str, resource: str) -> float:

@@ -27,9 +27,11 @@ def check_length_budget(config: Config) -> None:
 def check_sharding(config: Config) -> None:
     """Workers form equal groups, each of which holds one copy of the weights."""
     train = config.train
-    if train.sharding != "none" and train.workers < 2:
+    if train.sharding != "none" and train.min_workers < 2:
         raise ValueError(f"train.sharding={train.sharding}: must be none unless train.workers is at least 2")
-    if train.sharding == "hybrid" and (train.shard_size < 2 or train.workers % train.shard_size):
+    if train.sharding == "hybrid" and train.is_elastic:
+        raise ValueError("train.sharding=hybrid: must be none or full where train.workers is [min, max]")
+    if train.sharding == "hybrid" and (train.shard_size < 2 or train.max_workers % train.shard_size):
         raise ValueError(f"train.shard_size={train.shard_size}: must be at least 2 and divide train.workers={train.workers}")
 
 
@@ -51,9 +53,9 @@ def check_compile(config: Config) -> None:
 
 def check_workers_have_episodes(config: Config) -> None:
     """A worker without an episode would only wait for the others, unless it holds a share of the weights."""
-    if config.train.sharding == "none" and config.train.workers > config.meta.tasks_per_step:
+    if config.train.sharding == "none" and config.train.max_workers > config.meta.tasks_per_step:
         raise ValueError(
-            f"train.workers={config.train.workers}: must be at most meta.tasks_per_step={config.meta.tasks_per_step}, "
+            f"train.workers={config.train.max_workers}: must be at most meta.tasks_per_step={config.meta.tasks_per_step}, "
             "so that each worker has an episode"
         )
 

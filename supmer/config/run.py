@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from supmer.config.section import Section
 
@@ -25,7 +25,11 @@ class RunConfig(Section):
 class TrainConfig(Section):
     """Workers, passes, validation and checkpoints of the main job."""
 
-    workers: int = Field(1, ge=1, description="Ray Train workers")
+    workers: int | tuple[int, int] = Field(
+        1,
+        description="Ray Train workers; [min, max]: as many as the cluster has room for, more or fewer as it changes",
+    )
+    resize_seconds: float = Field(60, gt=0, description="seconds between looks for room for more workers")
     cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved for a worker")
     threads_per_worker: int | None = Field(None, ge=1, description="torch threads; default: CPUs / workers on the node")
     gpus_per_worker: float = Field(0, ge=0, le=1, description="GPUs reserved for a worker")
@@ -41,9 +45,37 @@ class TrainConfig(Section):
     validate_every: int = Field(1000, ge=1, description="meta-steps between validations (also at 0 and at the end)")
     validation_episodes: int = Field(8, ge=1, description="validation episodes per kind")
     checkpoint_every: int = Field(500, ge=1, description="meta-steps between checkpoints")
-    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept")
+    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept, besides the one that validated best")
     max_failures: int = Field(3, ge=-1, description="worker failures survived; -1: without limit")
+    hang_seconds: float = Field(
+        1800,
+        ge=1,
+        description="a worker that finishes nothing for so long (loading counts) says where it is and starts again",
+    )
     max_skipped_steps: int = Field(10, ge=0, description="steps in a row that non-finite numbers may spoil")
+
+    @field_validator("workers", mode="plain")
+    @classmethod
+    def check_workers(cls, value: object) -> int | tuple[int, int]:
+        match value:
+            case int(number) if number >= 1 and value is not True:
+                return number
+            case [int(least), int(most)] if 1 <= least <= most:
+                return least, most
+        raise ValueError("must be a number of at least 1, or [min, max] with 1 <= min <= max")
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers may change while the run goes on."""
+        return not isinstance(self.workers, int)
+
+    @property
+    def min_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def max_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
 class LogConfig(Section):

@@ -17,7 +17,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from supmer.config import TrainConfig
-from supmer.placement import role_resources
+from supmer.placement import role_resources, worker_resources
 
 JOIN_TIMEOUT = timedelta(seconds=60)
 NUM_FLOATS = 4 * 2**20
@@ -37,18 +37,12 @@ class RankReport:
 @contextmanager
 def reserve_workers(train: TrainConfig) -> Iterator[PlacementGroup]:
     """Ask for what the run's workers and one episode builder reserve, so that an autoscaler starts the nodes."""
-    bundles = [worker_resources(train)] * train.workers + [{"CPU": train.cpus_per_builder} | role_resources("data")]
+    bundles = [worker_resources(train)] * train.min_workers + [{"CPU": train.cpus_per_builder} | role_resources("data")]
     group = placement_group(bundles)
     try:
         yield group
     finally:
         remove_placement_group(group)
-
-
-def worker_resources(train: TrainConfig) -> dict[str, float]:
-    """Return what one worker reserves."""
-    gpus = {"GPU": train.gpus_per_worker} if train.gpus_per_worker else {}
-    return {"CPU": train.cpus_per_worker} | gpus | role_resources("trainer")
 
 
 def all_reduce_between(group: PlacementGroup, train: TrainConfig, timeout: float) -> list[RankReport]:
@@ -57,7 +51,7 @@ def all_reduce_between(group: PlacementGroup, train: TrainConfig, timeout: float
     Raises:
         ray.exceptions.RayError: a worker failed or did not answer in `timeout` seconds.
     """
-    ranks = [_start_rank(group, train, index) for index in range(train.workers)]
+    ranks = [_start_rank(group, train, index) for index in range(train.min_workers)]
     try:
         address = ray.get(ranks[0].free_address.remote(), timeout=timeout)
         reports = [rank.all_reduce.remote(index, len(ranks), address) for index, rank in enumerate(ranks)]

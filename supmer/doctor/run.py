@@ -44,7 +44,7 @@ def run_checks(config: Config, wait_seconds: float = 900) -> list[Check]:
 def _check_placed(config: Config, group: PlacementGroup, wait_seconds: float) -> Check:
     start = time.monotonic()
     placed = bool(group.wait(wait_seconds))
-    found = f"{config.train.workers} workers and an episode builder {'placed' if placed else 'not placed'}"
+    found = f"{config.train.min_workers} workers and an episode builder {'placed' if placed else 'not placed'}"
     remedy = "`ray status` says what is missing: quota, spot capacity or an image that cannot be pulled"
     return Check("workers", placed, f"{found} after {time.monotonic() - start:.0f} s", remedy)
 

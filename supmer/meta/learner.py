@@ -39,7 +39,8 @@ class EpisodeMeans:
 class StepReport:
     """What one meta-step saw and did, equal on all ranks.
 
-    `skipped` says that a non-finite loss or gradient was met and no weight was changed.
+    `skipped` says that a non-finite loss or gradient was met and no weight was changed; `spoiled_slots` are then the
+    episodes whose own loss or support gradient was not finite.
     """
 
     step: int
@@ -48,6 +49,7 @@ class StepReport:
     prompt_gradient_norm: float
     regularizer_gradient_norm: float
     skipped: bool
+    spoiled_slots: tuple[int, ...] = ()
 
 
 class Learner:
@@ -83,21 +85,28 @@ class Learner:
 
     def step(self, episodes: Sequence[Episode]) -> StepReport:
         """Do meta-step `next_step` with this rank's share of its episodes (none is a share too)."""
-        prompt_lr = self._set_learning_rates()
         b = mixup_b(self.similarity, self.config.curriculum)
-        self._enter_training_mode()
-        share = self._gradients(episodes, self._mixing_weights(episodes, b), self.config.meta.inner_lr or prompt_lr)
+        share = self.gradients(episodes)
         total = all_reduce_named(_named(share), self.group)
         means = _means(total)
         prompt_norm, regularizer_norm = self._clip(total)
         is_finite = bool(torch.isfinite(total["query_loss"] + prompt_norm + regularizer_norm))
+        spoiled: tuple[int, ...] = ()
         if is_finite:
             self._update(means.similarity, total)
         else:
             self.num_skipped += 1
-        report = StepReport(self.next_step, means, b, float(prompt_norm), float(regularizer_norm), not is_finite)
+            spoiled = self._spoiled_slots(episodes, share)
+        report = StepReport(self.next_step, means, b, float(prompt_norm), float(regularizer_norm), not is_finite, spoiled)
         self.next_step += 1
         return report
+
+    def gradients(self, episodes: Sequence[Episode]) -> MetaGradients:
+        """Return what this rank's episodes add to meta-step `next_step`; no weight is changed."""
+        prompt_lr = self._set_learning_rates()
+        mixing_weights = self._mixing_weights(episodes, mixup_b(self.similarity, self.config.curriculum))
+        self._enter_training_mode()
+        return self._gradients(episodes, mixing_weights, self.config.meta.inner_lr or prompt_lr)
 
     def evaluate(self, episodes: Sequence[Episode]) -> EpisodeMeans:
         """Adapt to this rank's share of validation episodes and score their query rows, in evaluation mode.
@@ -148,6 +157,14 @@ class Learner:
             settings=self.config.meta,
             num_tasks=num_tasks,
         )
+
+    def _spoiled_slots(self, episodes: Sequence[Episode], share: MetaGradients) -> tuple[int, ...]:
+        """Return the slots, over all ranks, of the episodes whose own loss or support gradient is not finite."""
+        flags = torch.zeros(self.config.meta.tasks_per_step, device=self.model.device)
+        own = share.query_losses + share.support_gradients.sum(dim=(1, 2))
+        for episode, is_finite in zip(episodes, torch.isfinite(own).tolist(), strict=True):
+            flags[episode.slot] += not is_finite
+        return tuple(self.group.all_reduce_sum(flags).nonzero().flatten().tolist())
 
     def _mixing_weights(self, episodes: Sequence[Episode], b: float) -> Tensor | None:
         if self.config.curriculum.mode == "none":

@@ -3,7 +3,8 @@
 The state is a flat dict of tensors (prompt, regularizer, optimizers, curriculum, cursor); the frozen backbone is never in
 it. `checkpoint.json` tells the format version, the step, what the state belongs to (settings, backbone, store) and the
 SHA-256 of the state; a digest over these entries guards the file itself. A checkpoint is whole exactly when all of this
-agrees, so a write that was cut off at any moment, or a flipped bit, is recognized.
+agrees, so a write that was cut off at any moment, or a flipped bit, is recognized. `docs/run_directory.md` describes the
+format and its versions.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from supmer.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STATE_FILE = "state.safetensors"
 MANIFEST_FILE = "checkpoint.json"
 MAX_MANIFEST_BYTES = 1_000_000
@@ -51,7 +52,10 @@ class Origin(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Content of `checkpoint.json`, besides its digest."""
+    """Content of `checkpoint.json`, besides its digest.
+
+    `validation_query_loss` is that of this very state, None where it was not validated (and in format 1, which lacks it).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,6 +63,7 @@ class Manifest(BaseModel):
     format_version: int = FORMAT_VERSION
     supmer_version: str
     step: int = Field(ge=0)
+    validation_query_loss: float | None = None
     origin: Origin
     state_bytes: int = Field(ge=0)
     state_sha256: str
@@ -78,11 +83,14 @@ def serialize(state: Mapping[str, Tensor]) -> bytes:
     return content
 
 
-def write(folder: str, state: bytes, step: int, origin: Origin, supmer_version: str) -> None:
+def write(
+    folder: str, state: bytes, step: int, origin: Origin, supmer_version: str, validation_query_loss: float | None = None
+) -> None:
     """Write one checkpoint into `folder`, the manifest last."""
     manifest = Manifest(
         supmer_version=supmer_version,
         step=step,
+        validation_query_loss=validation_query_loss,
         origin=origin,
         state_bytes=len(state),
         state_sha256=hashlib.sha256(state).hexdigest(),
@@ -111,6 +119,15 @@ def read(folder: str) -> Checkpoint:
         return Checkpoint(manifest, safetensors.torch.load(content))
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise DamagedCheckpointError(f"{uri}: not a safetensors file ({error})") from error
+
+
+def read_for(origin: Origin, folder: str) -> Checkpoint:
+    """Read one checkpoint that is to be continued; raises as `read` does, and UserError if it has another origin."""
+    found = read(folder)
+    for (what, made_with), (_, now) in zip(found.manifest.origin, origin, strict=True):
+        if made_with != now:
+            raise UserError(f"{folder}: was made with another {what.replace('_', ' ')}; give a new run.name")
+    return found
 
 
 def read_manifest(folder: str) -> Manifest:
@@ -145,9 +162,12 @@ def new_name(taken: Collection[str], step: int) -> str:
     return name
 
 
-def find_newest(checkpoints: str, warn: Callable[[str], None] = logger.warning) -> str | None:
-    """Return the name of the newest whole checkpoint; `warn` is told of each damaged one on the way."""
-    return next((name for name in newest_first(checkpoints) if _is_whole(storage.join(checkpoints, name), warn)), None)
+def find_newest(
+    checkpoints: str, warn: Callable[[str], None] = logger.warning, max_step: float = float("inf")
+) -> str | None:
+    """Return the name of the newest whole checkpoint of at most `max_step`; `warn` is told of each damaged one passed."""
+    names = (name for name in newest_first(checkpoints) if _order(name)[0] <= max_step)
+    return next((name for name in names if _is_whole(storage.join(checkpoints, name), warn)), None)
 
 
 def newest_first(checkpoints: str) -> list[str]:
@@ -155,15 +175,37 @@ def newest_first(checkpoints: str) -> list[str]:
     return sorted(_names(checkpoints), key=_order, reverse=True)
 
 
-def prune(checkpoints: str, keep: int) -> None:
-    """Delete all but the newest `keep` whole checkpoints, with a warning for each damaged one that is newer."""
-    kept = 0
-    for name in newest_first(checkpoints):
-        folder = storage.join(checkpoints, name)
-        if kept < keep and _is_whole(folder, logger.warning):
-            kept += 1
-        else:
-            storage.delete_folder(folder)
+class KeptCheckpoints:
+    """The folders that stay: the newest `keep` whole checkpoints, and the one with the lowest validation loss.
+
+    What is already there is read and checked once, with a warning for each damaged one that is newer than a whole one;
+    all else is deleted, then and whenever `add` tells of another.
+    """
+
+    def __init__(self, checkpoints: str, keep: int) -> None:
+        self._checkpoints = checkpoints
+        self._keep = keep
+        self._losses: dict[str, float | None] = {}
+        for name in newest_first(checkpoints):
+            # A damaged one that is older than those to keep is nothing to warn of.
+            warn = logger.warning if len(self._losses) < keep else logger.debug
+            if _is_whole(storage.join(checkpoints, name), warn):
+                self._losses[name] = read_manifest(storage.join(checkpoints, name)).validation_query_loss
+            else:
+                storage.delete_folder(storage.join(checkpoints, name))
+        self._prune()
+
+    def add(self, name: str, validation_query_loss: float | None) -> None:
+        """Count a checkpoint in that was just written, and delete those that need not stay for it."""
+        self._losses[name] = validation_query_loss
+        self._prune()
+
+    def _prune(self) -> None:
+        scored = [(loss, name) for name, loss in self._losses.items() if loss is not None]
+        kept = {*sorted(self._losses, key=_order, reverse=True)[: self._keep], *(name for _, name in sorted(scored)[:1])}
+        for name in self._losses.keys() - kept:
+            storage.delete_folder(storage.join(self._checkpoints, name))
+            del self._losses[name]
 
 
 def forget_ray_snapshot(checkpoints: str) -> None:

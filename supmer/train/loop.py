@@ -6,8 +6,9 @@ Nothing here knows of Ray or of files: `Session` is all that the loop asks of it
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from enum import IntEnum
 from typing import Protocol
 
 from torch import Tensor
@@ -20,6 +21,14 @@ from supmer.tasks.episode import Episode
 from supmer.train.metrics import MetricsRow
 
 
+class Wish(IntEnum):
+    """What the surroundings may ask of the loop after any meta-step, in rising order."""
+
+    NOTHING = 0
+    SAVE = 1
+    STOP = 2
+
+
 class Session(Protocol):
     """What the loop needs of the process it runs in."""
 
@@ -28,15 +37,18 @@ class Session(Protocol):
         ...
 
     def report(self, metrics: dict[str, float], state: dict[str, Tensor] | None) -> None:
-        """Hand over the newest figures and, on rank 0 where a checkpoint is due, the state; all ranks call it together."""
+        """Hand over this step's figures and, on rank 0 where a checkpoint is due, the state; all ranks call it together.
+
+        A key `validation_query_loss` is there where this very state was validated.
+        """
         ...
 
     def warn(self, text: str) -> None:
         """Tell the user what they should know."""
         ...
 
-    def stop_requested(self) -> bool:
-        """Tell whether the run should end after this step; may differ between ranks."""
+    def wish(self) -> Wish:
+        """Tell what should happen after this step beyond the plan; of the ranks' wishes the greatest counts."""
         ...
 
 
@@ -54,10 +66,8 @@ def train(config: Config, learner: Learner, episodes: Episodes, session: Session
     Raises:
         DivergedError: more than `train.max_skipped_steps` steps in a row were spoiled by non-finite numbers.
     """
-    figures: dict[str, float] = {}
     if learner.next_step == 0:
-        figures = validate(config, learner, episodes.validation, session)
-        session.report({"step": 0, **figures}, None)
+        session.report({"step": 0, **validate(config, learner, episodes.validation, session)}, None)
     watch = SkipWatch(config.train.max_skipped_steps, session)
     for batch, waited, started in _timed(episodes.train):
         report = learner.step(batch)
@@ -71,17 +81,16 @@ def train(config: Config, learner: Learner, episodes: Episodes, session: Session
             **asdict(report.means),
         )
         session.record(row)
-        watch.see(report, batch)
-        stop = bool(learner.group.all_reduce_max(int(session.stop_requested())))
+        watch.see(report, row)
+        wish = Wish(learner.group.all_reduce_max(session.wish()))
         is_last = learner.next_step == config.meta.steps
         validates = is_last or learner.next_step % config.train.validate_every == 0
-        saves = is_last or stop or learner.next_step % config.train.checkpoint_every == 0
-        if validates:
-            figures = validate(config, learner, episodes.validation, session)
+        saves = is_last or wish >= Wish.SAVE or learner.next_step % config.train.checkpoint_every == 0
+        figures = validate(config, learner, episodes.validation, session) if validates else {}
         if validates or saves:
             metrics = {"step": row.step, "query_loss": row.query_loss, "support_loss": row.support_loss, **figures}
             session.report(metrics, learner.state_dict() if saves and learner.group.rank == 0 else None)
-        if stop and not is_last:
+        if wish == Wish.STOP and not is_last:
             return False
     return True
 
@@ -122,14 +131,14 @@ class SkipWatch:
         self._session = session
         self._in_a_row = 0
 
-    def see(self, report: StepReport, batch: Sequence[Episode]) -> None:
+    def see(self, report: StepReport, row: MetricsRow) -> None:
         self._in_a_row = self._in_a_row + 1 if report.skipped else 0
         if not report.skipped:
             return
         what = (
-            f"meta-step {report.step} ({batch[0].kind}) is skipped for non-finite numbers: "
-            f"query loss {report.means.query_loss}, support loss {report.means.support_loss}, gradient norm of the prompt "
-            f"{report.prompt_gradient_norm}, of the regularizer {report.regularizer_gradient_norm}"
+            f"step {row.step} ({row.kind}) is skipped for non-finite numbers: query loss {row.query_loss}, support loss "
+            f"{row.support_loss}, gradient norm of the prompt {report.prompt_gradient_norm}, of the regularizer "
+            f"{report.regularizer_gradient_norm}; {_episodes(report)}; look at it alone with --replay {row.step}"
         )
         self._session.warn(what)
         if self._in_a_row > self._limit:
@@ -137,6 +146,13 @@ class SkipWatch:
                 f"train.max_skipped_steps={self._limit}: {self._in_a_row} meta-steps in a row were skipped; lower "
                 f"meta.prompt_lr or meta.inner_lr, or look at the episodes. The last: {what}"
             )
+
+
+def _episodes(report: StepReport) -> str:
+    """Name the episodes that spoiled a step; step and slot are what an episode is drawn by."""
+    if not report.spoiled_slots:
+        return "each of its episodes alone is finite"
+    return f"not finite are its episodes in slots {', '.join(map(str, report.spoiled_slots))}"
 
 
 def _timed(batches: Iterable[list[Episode]]) -> Iterator[tuple[list[Episode], float, float]]:

@@ -88,7 +88,7 @@ class FailureNotes(ray.train.UserCallback):  # type: ignore[misc]  # Ray is unty
 
 
 class Correspondent:
-    """The worker's side: posts in batches and never waits, except in `flush`."""
+    """The worker's side: posts in batches and does not wait, except where a method says so."""
 
     def __init__(self, mailbox: Any) -> None:
         self._mailbox = mailbox
@@ -103,6 +103,10 @@ class Correspondent:
 
     def warn(self, text: str) -> None:
         self.post(Note(text, is_warning=True))
+
+    def warn_at_once(self, text: str) -> None:
+        """Post a warning past those that wait, and wait until it has arrived; may be called in any thread."""
+        ray.wait([self._mailbox.post.remote([Note(text, is_warning=True)])], timeout=10)
 
     def flush(self) -> None:
         """Send all that is left and wait until it has arrived."""

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import shlex
 import sys
 import threading
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from supmer import storage
-from supmer.backbone.load import backbone_identity, load_tokenizer
+from supmer.backbone.load import load_tokenizer
 from supmer.config import Config
-from supmer.corpus.manifest import read_manifest
 from supmer.corpus.prepare import prepare, store_path
-from supmer.placement import check_capacity, role_resources
+from supmer.placement import check_capacity, worker_and_builder_cpus, worker_resources
 from supmer.pretrain import warmup
 from supmer.runtime import connect_ray
 from supmer.train import checkpoint
+from supmer.train.job import Job
 from supmer.train.mailbox import Event, Failure, FailureNotes, Note, Progress, open_mailbox
+from supmer.train.origin import origin_of
 from supmer.train.progress import ProgressLines
 from supmer.train.report import write_report
-from supmer.train.run_dir import RunDirectory, claim, config_hash
+from supmer.train.run_dir import RunDirectory, claim
 from supmer.train.stop import StopSignals
 from supmer.train.trackers import Trackers
-from supmer.train.worker import Job, train_worker
+from supmer.train.worker import train_worker
 
 logger = logging.getLogger(__name__)
 
@@ -71,16 +74,14 @@ def run(config: Config, observer: Observer | None = None) -> RunResult:
         logger.info("run %s is already complete and re-used: %s", config.run.name, directory.uri)
         logger.info("store %s re-used", store_path(config.corpus, made_from.store_fingerprint))
         return RunResult(directory, True, 0)
-    connect_ray(_reserved_cpus(config))
+    connect_ray(config.train.max_workers * worker_and_builder_cpus(config.train))
     check_capacity(config)
     resolved = warmup.resolve_backbone(config)
-    store_uri = _absolute(prepare(resolved))
-    checkpoint.prune(directory.checkpoints, config.train.keep_checkpoints)
+    store_uri = storage.absolute(prepare(resolved))
     checkpoint.forget_ray_snapshot(directory.checkpoints)
-    job = Job(resolved, directory, store_uri, _origin(config, resolved, store_uri), open_mailbox())
+    job = Job(resolved, directory, store_uri, origin_of(config, resolved, store_uri), open_mailbox())
     with StopSignals() as signals, Trackers(config, directory) as trackers:
         is_complete = _follow(_Fit(job), job, signals, trackers, observer)
-    checkpoint.prune(directory.checkpoints, config.train.keep_checkpoints)
     write_report(directory)
     _tell_end(config, directory, is_complete)
     return RunResult(directory, is_complete, 0 if is_complete else signals.exit_code)
@@ -115,19 +116,27 @@ class _Fit(threading.Thread):
 
 def _build_trainer(job: Job) -> TorchTrainer:
     train = job.config.train
+    # For a process that stands still as a whole, and cannot say so itself.
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(train.hang_seconds)
     has_gpu = train.gpus_per_worker > 0
-    resources = {"CPU": train.cpus_per_worker} | ({"GPU": train.gpus_per_worker} if has_gpu else {})
-    resources |= role_resources("trainer")
     return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if has_gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(num_workers=train.workers, use_gpu=has_gpu, resources_per_worker=resources),
+        torch_config=TorchConfig(
+            backend="cpu:gloo,cuda:nccl" if has_gpu else "gloo",
+            # The workers' own watches come first: they know where each rank is.
+            timeout_s=math.ceil(train.hang_seconds) + 60,
+        ),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=train.workers,
+            use_gpu=has_gpu,
+            resources_per_worker=worker_resources(train),
+            elastic_resize_monitor_interval_s=train.resize_seconds,
+        ),
         run_config=ray.train.RunConfig(
             storage_path=job.directory.uri,
             name="checkpoints",
             failure_config=ray.train.FailureConfig(max_failures=train.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep_checkpoints),
             callbacks=[FailureNotes(job.mailbox)],
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
@@ -162,16 +171,6 @@ def _show(events: list[Event], lines: ProgressLines, trackers: Trackers, observe
                 raise error
 
 
-def _origin(config: Config, resolved: Config, store_uri: str) -> checkpoint.Origin:
-    """Say what this run's checkpoints belong to; of a local backbone the content counts, not where it lies."""
-    identity: dict[str, Any] = backbone_identity(resolved.backbone)
-    if identity["content"]:
-        identity["name"] = None
-    return checkpoint.Origin(
-        config_hash=config_hash(config), backbone=identity, store_fingerprint=read_manifest(store_uri).fingerprint
-    )
-
-
 def _complete_from(config: Config, directory: RunDirectory) -> checkpoint.Origin | None:
     """Return what the run was made from if it has its last meta-step behind it, else None."""
     name = checkpoint.find_newest(directory.checkpoints)
@@ -179,16 +178,6 @@ def _complete_from(config: Config, directory: RunDirectory) -> checkpoint.Origin
         return None
     manifest = checkpoint.read_manifest(storage.join(directory.checkpoints, name))
     return manifest.origin if manifest.step == config.meta.steps else None
-
-
-def _reserved_cpus(config: Config) -> float:
-    """Return the CPUs that workers and episode builders reserve together."""
-    train = config.train
-    return train.workers * (train.cpus_per_worker + train.episode_builders * train.cpus_per_builder)
-
-
-def _absolute(uri: str) -> str:
-    return uri if "://" in uri else storage.resolve(uri)[1]
 
 
 def _tell_end(config: Config, directory: RunDirectory, is_complete: bool) -> None:

@@ -93,6 +93,20 @@ def claim(config: Config) -> tuple[Config, RunDirectory]:
     return config, directory
 
 
+def find(config: Config) -> RunDirectory:
+    """Return the run directory of a run that began, without writing to it.
+
+    Raises:
+        UserError: there is none, or it belongs to other settings, which the message lists.
+    """
+    directory = _directory(config)
+    if not storage.exists(directory.metrics):
+        raise UserError(f"run.name={config.run.name}: no run has begun in {directory.uri}")
+    if differing := _differences_from_stored(config, directory):
+        raise UserError(f"run.name={config.run.name}: {directory.uri} has other settings ({', '.join(differing)})")
+    return directory
+
+
 def config_hash(config: Config) -> str:
     """Return the SHA-256 over the settings that bind a run, defaults left out so that new settings do not change it."""
     bound = dict(_bound(config.model_dump(mode="json", exclude_defaults=True)))

@@ -25,7 +25,7 @@ from typing_extensions import Self
 from supmer.backbone.load import load_tokenizer
 from supmer.config import Config
 from supmer.errors import UserError
-from supmer.placement import role_resources
+from supmer.placement import builder_cpus, role_resources
 from supmer.tasks.codec import decode
 from supmer.tasks.episode import Episode
 from supmer.tasks.sampler import EpisodeSampler
@@ -107,7 +107,7 @@ class EpisodeStream:
         """Return the lazy dataset of the encoded episodes of `steps`, one episode a row."""
         train = self._config.train
         # The same resources for both operators let Ray Data fuse them, so that no process is spent on counting.
-        share = {"num_cpus": train.cpus_per_builder, "resources": role_resources("data") or None}
+        share = {"num_cpus": builder_cpus(train), "resources": role_resources("data") or None}
         blocks = [steps[start : start + self._steps_per_block] for start in range(0, len(steps), self._steps_per_block)]
         dataset = ray.data.read_datasource(MetaSteps(blocks), override_num_blocks=len(blocks), **share)
         dataset = dataset.map_batches(

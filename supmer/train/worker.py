@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import ray.train
@@ -23,22 +22,13 @@ from supmer.model.sharding import build_sharded_model
 from supmer.tasks.sampler import EpisodeSampler
 from supmer.tasks.vocabulary import TaskVocabulary
 from supmer.train import checkpoint
+from supmer.train.hang import HangWatch
+from supmer.train.job import Job
 from supmer.train.loop import Episodes, share_of, train
 from supmer.train.mailbox import Correspondent, Failure, Note
 from supmer.train.run_dir import RunDirectory
 from supmer.train.session import RaySession
 from supmer.train.stream import episode_stream
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the driver tells each worker."""
-
-    config: Config
-    directory: RunDirectory
-    store_uri: str
-    origin: checkpoint.Origin
-    mailbox: Any
 
 
 def train_worker(arguments: dict[str, Job]) -> bool:
@@ -48,8 +38,12 @@ def train_worker(arguments: dict[str, Job]) -> bool:
     """
     job = arguments["job"]
     post = Correspondent(job.mailbox)
+    rank = ray.train.get_context().get_world_rank()
     try:
-        return _train(job, post)
+        with HangWatch(
+            job.config.train.hang_seconds, lambda text: post.warn_at_once(f"worker {rank} hangs: {text}")
+        ) as watch:
+            return _train(job, post, watch)
     except UserError as error:
         post.post(Failure(error))
         return False
@@ -57,18 +51,16 @@ def train_worker(arguments: dict[str, Job]) -> bool:
         post.flush()
 
 
-def _train(job: Job, post: Correspondent) -> bool:
+def _train(job: Job, post: Correspondent, watch: HangWatch) -> bool:
     config = job.config
     context = ray.train.get_context()
     _set_threads(config, context.get_local_world_size())
     device = ray.train.torch.get_device()
     group: Group = TorchGroup(device) if context.get_world_size() > 1 else LocalGroup()
     store = TaskStore.open(job.store_uri)
-    model = _build_model(config, store, device)
-    prompt = initial_prompt(config.prompt, model, config.run.seed)
-    learner = Learner(config, model, prompt, group, lockstep=config.train.sharding != "none")
-    _restore(learner, job.directory, job.origin, post)
-    session = RaySession(job.directory, job.origin, group.rank, learner.next_step, post)
+    learner = build_learner(config, store, device, group)
+    _restore(learner, job, post)
+    session = RaySession(job, group.rank, learner.next_step, post, watch)
     steps_left = config.meta.steps - learner.next_step
     slots = share_of(config.meta.tasks_per_step, group.rank, group.size)
     with episode_stream(job.store_uri, config, learner.next_step, slots, steps_left) as stream:
@@ -77,6 +69,13 @@ def _train(job: Job, post: Correspondent) -> bool:
         _write_results(learner, job.directory)
     session.close()
     return is_complete
+
+
+def build_learner(config: Config, store: TaskStore, device: torch.device, group: Group) -> Learner:
+    """Return the learner as it is before the first meta-step."""
+    model = _build_model(config, store, device)
+    prompt = initial_prompt(config.prompt, model, config.run.seed)
+    return Learner(config, model, prompt, group, lockstep=config.train.sharding != "none")
 
 
 def _build_model(config: Config, store: TaskStore, device: torch.device) -> PromptedSeq2Seq:
@@ -91,27 +90,21 @@ def _set_threads(config: Config, workers_on_node: int) -> None:
     torch.set_num_threads(config.train.threads_per_worker or max(1, cores // workers_on_node))
 
 
-def _restore(learner: Learner, directory: RunDirectory, origin: checkpoint.Origin, post: Correspondent) -> None:
+def _restore(learner: Learner, job: Job, post: Correspondent) -> None:
     """Load the newest whole checkpoint, which rank 0 chooses for all.
 
     Raises:
         UserError: it belongs to other settings, another backbone or another store, or to a newer format.
     """
+    folder = job.directory.checkpoints
     is_first = learner.group.rank == 0
-    name = ray.train.collective.broadcast_from_rank_zero(
-        checkpoint.find_newest(directory.checkpoints, post.warn) if is_first else None
-    )
+    name = ray.train.collective.broadcast_from_rank_zero(checkpoint.find_newest(folder, post.warn) if is_first else None)
     if name is None:
         return
-    found = checkpoint.read(storage.join(directory.checkpoints, name))
-    for (what, made_with), (_, now) in zip(found.manifest.origin, origin, strict=True):
-        if made_with != now:
-            raise UserError(
-                f"{directory.checkpoints}/{name}: was made with another {what.replace('_', ' ')}; give a new run.name"
-            )
-    learner.load_state_dict(found.state)
+    learner.load_state_dict(checkpoint.read_for(job.origin, storage.join(folder, name)).state)
     if is_first:
-        post.post(Note(f"continuing after step {learner.next_step} from {name}"))
+        workers = f"{learner.group.size} worker{'s' * (learner.group.size > 1)}"
+        post.post(Note(f"continuing after step {learner.next_step} from {name} with {workers}"))
 
 
 def _validation_episodes(config: Config, store: TaskStore, group: Group) -> dict[Any, Any]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from supmer.config import Config
+from supmer.placement import worker_and_builder_cpus
 from supmer.tune.objectives import FEWSHOT
 
 WAITING = {"memory": 1.0}
@@ -25,8 +26,8 @@ def driver_needs(config: Config) -> dict[str, float]:
 def trial_needs(config: Config) -> dict[str, float]:
     """Return the CPUs and GPUs that a trial reserves: its own process, its workers and their episode builders."""
     train, driver = config.train, driver_needs(config)
-    cpus = train.workers * (train.cpus_per_worker + train.episode_builders * train.cpus_per_builder)
-    gpus = train.workers * train.gpus_per_worker
+    cpus = train.max_workers * worker_and_builder_cpus(train)
+    gpus = train.max_workers * train.gpus_per_worker
     return {"CPU": cpus + driver.get("CPU", 0.0), "GPU": gpus + driver.get("GPU", 0.0)}
 
 

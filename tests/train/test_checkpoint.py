@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import subprocess
-import sys
+import multiprocessing
 import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,17 @@ def state(step: int) -> dict[str, Tensor]:
     return {"prompt": torch.randn(4, 8, generator=generator), "next_step": torch.tensor(step), "empty": torch.zeros(0)}
 
 
-def save(root: Path, name: str, step: int) -> Path:
-    checkpoint.write(str(root / name), checkpoint.serialize(state(step)), step, ORIGIN, "0.1.0")
+def save(root: Path, name: str, step: int, loss: float | None = None) -> Path:
+    checkpoint.write(str(root / name), checkpoint.serialize(state(step)), step, ORIGIN, "0.1.0", loss)
     return root / name
+
+
+def rewrite(folder: Path, **entries: object) -> None:
+    """Replace entries of `checkpoint.json`, its digest included; None takes one out."""
+    path = folder / checkpoint.MANIFEST_FILE
+    changed = {**json.loads(path.read_text()), **entries}
+    changed = {name: value for name, value in changed.items() if value is not None and name != "digest"}
+    path.write_text(json.dumps({**changed, "digest": checkpoint._digest(changed)}))
 
 
 def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
@@ -95,13 +103,19 @@ def test_hostile_manifest_is_damaged(tmp_path: Path, content: bytes) -> None:
 
 def test_newer_format_is_refused_by_name(tmp_path: Path) -> None:
     folder = save(tmp_path, "step_00000007", 7)
-    path = folder / checkpoint.MANIFEST_FILE
-    entries = json.loads(path.read_text())
-    del entries["digest"]
-    entries |= {"format_version": 2, "supmer_version": "9.1", "something": "new"}
-    path.write_text(json.dumps({**entries, "digest": checkpoint._digest(entries)}))
-    with pytest.raises(UserError, match=r"step_00000007: checkpoint format 2, written by supmer 9\.1.*up to 1"):
+    rewrite(folder, format_version=3, supmer_version="9.1", something="new")
+    with pytest.raises(UserError, match=r"step_00000007: checkpoint format 3, written by supmer 9\.1.*up to 2"):
         checkpoint.read(str(folder))
+
+
+def test_format_1_is_read(tmp_path: Path) -> None:
+    """Format 2 added the loss of the state's own validation."""
+    folder = save(tmp_path, "step_00000007", 7, 1.5)
+    assert checkpoint.read(str(folder)).manifest.validation_query_loss == 1.5
+    rewrite(folder, format_version=1, validation_query_loss=None)
+    found = checkpoint.read(str(folder))
+    assert found.manifest.validation_query_loss is None
+    assert same(found.state, state(7))
 
 
 def test_damaged_newest_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -133,46 +147,71 @@ def test_names_are_never_used_twice_and_sort_by_step_and_attempt() -> None:
     ]
 
 
-def test_prune_keeps_the_newest_whole_ones(tmp_path: Path) -> None:
-    for step in (10, 20, 30, 40):
-        save(tmp_path, f"step_{step:08d}", step)
-    (tmp_path / "step_00000040" / checkpoint.MANIFEST_FILE).unlink()
+def test_newest_whole_ones_and_the_best_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for step, loss in ((10, 2.0), (20, 1.0), (30, None), (40, 1.5), (50, None)):
+        save(tmp_path, f"step_{step:08d}", step, loss)
+    (tmp_path / "step_00000050" / checkpoint.MANIFEST_FILE).unlink()
     (tmp_path / "keep_me").mkdir()
-    checkpoint.prune(str(tmp_path), keep=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["keep_me", "step_00000020", "step_00000030"]
+    kept = checkpoint.KeptCheckpoints(str(tmp_path), keep=2)
+    assert "step_00000050" in caplog.text
+    assert names_in(tmp_path) == ["keep_me", "step_00000020", "step_00000030", "step_00000040"]
+    save(tmp_path, "step_00000050_2", 50, 0.5)
+    kept.add("step_00000050_2", 0.5)
+    assert names_in(tmp_path) == ["keep_me", "step_00000040", "step_00000050_2"]
+    for step in (60, 70):
+        save(tmp_path, f"step_{step:08d}", step)
+        kept.add(f"step_{step:08d}", None)
+    assert names_in(tmp_path) == ["keep_me", "step_00000050_2", "step_00000060", "step_00000070"]
 
 
-WRITER = """
-import sys, torch
-from supmer.train import checkpoint
-origin = checkpoint.Origin(config_hash="c", backbone={}, store_fingerprint="s")
-step = 0
-while True:
-    step += 1
-    state = {"prompt": torch.full((200_000,), float(step)), "next_step": torch.tensor(step)}
-    checkpoint.write(f"{sys.argv[1]}/step_{step:08d}", checkpoint.serialize(state), step, origin, "0")
-    print(step, flush=True)
-"""
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def state_of_run(step: int) -> dict[str, Tensor]:
+    return {"prompt": torch.full((200_000,), float(step)), "next_step": torch.tensor(step)}
+
+
+def write_without_end(root: str, finished: Connection) -> None:
+    """Continue from the newest checkpoint as a run does, write one after another, and tell of each."""
+    kept = checkpoint.KeptCheckpoints(root, keep=2)
+    names = checkpoint.newest_first(root)
+    step = checkpoint.read(f"{root}/{names[0]}").manifest.step if names else 0
+    while True:
+        step += 1
+        name = checkpoint.new_name(names, step)
+        checkpoint.write(f"{root}/{name}", checkpoint.serialize(state_of_run(step)), step, ORIGIN, "0", float(step))
+        kept.add(name, float(step))
+        finished.send(step)
 
 
 @pytest.mark.slow
-def test_killed_writer_always_leaves_its_last_finished_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_directory_resumes_after_a_kill_at_any_of_50_moments_of_writing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
     rng = np.random.default_rng(0)
-    for number in range(4):
-        root = tmp_path / str(number)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(root)], stdout=subprocess.PIPE, text=True, env=environment
-        )
-        assert writer.stdout is not None
-        finished = int(writer.stdout.readline())
-        time.sleep(float(rng.uniform(0, 0.2)))
+    last = 0
+    for _ in range(50):
+        finished, told = context.Pipe(duplex=False)
+        writer = context.Process(target=write_without_end, args=(str(tmp_path), told))
+        writer.start()
+        told.close()
+        last = max(last, finished.recv())
+        time.sleep(float(rng.uniform(0, 0.02)))
         writer.kill()
-        finished = max([finished, *(int(line) for line in writer.stdout.read().split())])
-        writer.wait()
-        writer.stdout.close()
-        newest = checkpoint.find_newest(str(root))
+        writer.join()
+        last = max([last, *unread(finished)])
+        newest = checkpoint.find_newest(str(tmp_path))
         assert newest is not None
-        found = checkpoint.read(f"{root}/{newest}")
-        assert found.manifest.step in (finished, finished + 1)
-        assert torch.equal(found.state["prompt"], torch.full((200_000,), float(found.manifest.step)))
+        found = checkpoint.read(f"{tmp_path}/{newest}")
+        assert found.manifest.step in (last, last + 1)
+        assert same(found.state, state_of_run(found.manifest.step))
+
+
+def unread(connection: Connection) -> Iterator[int]:
+    with connection:
+        while True:
+            try:
+                yield connection.recv()
+            except EOFError:
+                return

@@ -18,19 +18,20 @@ from supmer.errors import DivergedError
 from supmer.meta.learner import Learner
 from supmer.tasks.episode import Episode
 from supmer.train import checkpoint
-from supmer.train.loop import Episodes, share_of, train
+from supmer.train.loop import Episodes, Wish, share_of, train
 from supmer.train.metrics import MetricsRow
 
 
 class Notebook:
     """A session that keeps everything in memory."""
 
-    def __init__(self, stop_after: int | None = None) -> None:
+    def __init__(self, stop_after: int | None = None, save_after: int | None = None) -> None:
         self.rows: list[MetricsRow] = []
         self.reports: list[dict[str, float]] = []
         self.saved: dict[int, bytes] = {}
         self.warnings: list[str] = []
         self._stop_after = stop_after
+        self._save_after = save_after
 
     def record(self, row: MetricsRow) -> None:
         self.rows.append(row)
@@ -43,8 +44,11 @@ class Notebook:
     def warn(self, text: str) -> None:
         self.warnings.append(text)
 
-    def stop_requested(self) -> bool:
-        return self._stop_after is not None and len(self.steps("train")) >= self._stop_after
+    def wish(self) -> Wish:
+        num_steps = len(self.steps("train"))
+        if self._stop_after is not None and num_steps >= self._stop_after:
+            return Wish.STOP
+        return Wish.SAVE if num_steps == self._save_after else Wish.NOTHING
 
     def steps(self, split: str) -> list[int]:
         return [row.step for row in self.rows if row.split == split]
@@ -84,7 +88,8 @@ def test_validations_and_checkpoints_come_when_due() -> None:
     assert notebook.steps("validation") == [0, 3, 6, 7]
     assert sorted(notebook.saved) == [2, 4, 6, 7]
     assert [metrics["step"] for metrics in notebook.reports] == [0, 2, 3, 4, 6, 7]
-    assert all("validation_query_loss_nsp" in metrics for metrics in notebook.reports)
+    validated = [metrics["step"] for metrics in notebook.reports if "validation_query_loss" in metrics]
+    assert validated == [0, 3, 6, 7]
 
 
 @pytest.mark.parametrize("interrupted_at", [2, 4, 6])
@@ -113,6 +118,14 @@ def test_request_to_stop_saves_and_ends_at_once() -> None:
     assert sorted(notebook.saved) == [2, 3]
 
 
+def test_request_to_save_is_met_at_once_and_changes_nothing_else() -> None:
+    notebook, undisturbed = Notebook(save_after=5), Notebook()
+    assert train(config(), learner(config()), episodes(config()), notebook)
+    train(config(), learner(config()), episodes(config()), undisturbed)
+    assert sorted(notebook.saved) == [2, 4, 5, 6, 7]
+    assert notebook.saved[7] == undisturbed.saved[7]
+
+
 def test_request_to_stop_in_the_last_step_completes_the_run() -> None:
     notebook = Notebook(stop_after=7)
     assert train(config(), learner(config()), episodes(config()), notebook)
@@ -138,7 +151,8 @@ def test_spoiled_steps_are_told_and_too_many_in_a_row_end_the_run() -> None:
     with torch.no_grad():
         broken.prompt[0, 0] = torch.nan
     notebook = Notebook()
-    with pytest.raises(DivergedError, match=r"train\.max_skipped_steps=2: 3 meta-steps in a row.*meta-step 2 \(nsp\)"):
+    expected = r"train\.max_skipped_steps=2: 3 meta-steps in a row.*step 3 \(nsp\).*in slots 0, 1; .*--replay 3"
+    with pytest.raises(DivergedError, match=expected):
         train(settings, broken, episodes(settings), notebook)
     assert len(notebook.warnings) == 3
 

@@ -22,6 +22,7 @@ from supmer.errors import UserError
 from supmer.runtime import connect_ray
 from supmer.train import checkpoint
 from supmer.train.metrics import read_rows
+from supmer.train.replay import replay
 from supmer.train.run import RunResult, run
 from supmer.train.run_dir import RunDirectory
 
@@ -149,9 +150,40 @@ def test_run_directory_is_as_the_contract_says(runs: Runs) -> None:
     assert len(list((folder / "tensorboard").glob("events.*"))) == 1
 
 
-def test_newest_checkpoints_are_kept(runs: Runs) -> None:
+def test_newest_checkpoints_and_the_best_are_kept(runs: Runs) -> None:
+    losses: dict[int, float] = {}
+    for row in read_rows(runs.whole.directory.metrics):
+        if row["split"] == "validation" and row["step"] > 0:
+            losses[row["step"]] = losses.get(row["step"], 0.0) + row["query_loss"]
+    best = min(losses, key=losses.__getitem__)
     names = checkpoint.newest_first(runs.whole.directory.checkpoints)
-    assert names == ["step_00000060", "step_00000050", "step_00000040"]
+    assert names == [f"step_{step:08d}" for step in sorted({60, 50, 40, best}, reverse=True)]
+
+
+def test_replay_recomputes_one_step(runs: Runs) -> None:
+    config = tiny_config(runs.files, f"run.dir={runs.runs}", "run.name=whole", *SETTINGS)
+    before = {path: path.stat().st_mtime_ns for path in Path(runs.whole.directory.uri).rglob("*")}
+    lines = list(replay(config, 53))
+    assert lines[0] == (
+        "step 53 from checkpoint step_00000050: there is no checkpoint of step 52, so 2 steps are recomputed first"
+    )
+    (row,) = (row for row in read_rows(runs.whole.directory.metrics) if (row["step"], row["split"]) == (53, "train"))
+    assert [line.split(":")[0] for line in lines[1:3]] == ["episode of slot 0", "episode of slot 1"]
+    for line in lines[3:]:
+        assert f"query loss {row['query_loss']:.6g}" in line
+    assert [line.split(":")[0] for line in lines[3:]] == ["together", "metrics.jsonl"]
+    assert next(iter(replay(config, 51))) == "step 51 from checkpoint step_00000050"
+    assert before == {path: path.stat().st_mtime_ns for path in Path(runs.whole.directory.uri).rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("step", "name", "message"),
+    [(0, "whole", r"--replay 0: must be from 1 to meta\.steps=60"), (5, "none", r"run\.name=none: no run has begun")],
+)
+def test_replay_of_what_is_not_there_is_refused(runs: Runs, step: int, name: str, message: str) -> None:
+    config = tiny_config(runs.files, f"run.dir={runs.runs}", f"run.name={name}", *SETTINGS)
+    with pytest.raises(UserError, match=message):
+        list(replay(config, step))
 
 
 def test_two_workers_that_share_the_weights_compute_what_one_does(runs: Runs) -> None:
