@@ -50,7 +50,7 @@ class TrainConfig(Section):
     hang_seconds: float = Field(
         1800,
         ge=1,
-        description="a worker that finishes nothing for so long (loading counts) says where it is and starts again",
+        description="a worker that finishes nothing for so long says where it is and starts again",
     )
     max_skipped_steps: int = Field(10, ge=0, description="steps in a row that non-finite numbers may spoil")
 

@@ -38,12 +38,8 @@ def train_worker(arguments: dict[str, Job]) -> bool:
     """
     job = arguments["job"]
     post = Correspondent(job.mailbox)
-    rank = ray.train.get_context().get_world_rank()
     try:
-        with HangWatch(
-            job.config.train.hang_seconds, lambda text: post.warn_at_once(f"worker {rank} hangs: {text}")
-        ) as watch:
-            return _train(job, post, watch)
+        return _train(job, post)
     except UserError as error:
         post.post(Failure(error))
         return False
@@ -51,7 +47,7 @@ def train_worker(arguments: dict[str, Job]) -> bool:
         post.flush()
 
 
-def _train(job: Job, post: Correspondent, watch: HangWatch) -> bool:
+def _train(job: Job, post: Correspondent) -> bool:
     config = job.config
     context = ray.train.get_context()
     _set_threads(config, context.get_local_world_size())
@@ -60,10 +56,12 @@ def _train(job: Job, post: Correspondent, watch: HangWatch) -> bool:
     store = TaskStore.open(job.store_uri)
     learner = build_learner(config, store, device, group)
     _restore(learner, job, post)
+    # Only now: a backbone may be on its way for longer than any step takes.
+    watch = HangWatch(config.train.hang_seconds, lambda where: post.warn_at_once(f"worker {group.rank} hangs: {where}"))
     session = RaySession(job, group.rank, learner.next_step, post, watch)
     steps_left = config.meta.steps - learner.next_step
     slots = share_of(config.meta.tasks_per_step, group.rank, group.size)
-    with episode_stream(job.store_uri, config, learner.next_step, slots, steps_left) as stream:
+    with watch, episode_stream(job.store_uri, config, learner.next_step, slots, steps_left) as stream:
         is_complete = train(config, learner, Episodes(stream, _validation_episodes(config, store, group)), session)
     if is_complete and group.rank == 0:
         _write_results(learner, job.directory)
