@@ -76,8 +76,9 @@ class _CheckpointWriter:
     def __init__(self, job: Job) -> None:
         self._folder = job.directory.checkpoints
         self._origin = job.origin
-        self._kept = checkpoint.KeptCheckpoints(self._folder, job.config.train.keep_checkpoints)
+        # Names first: what is damaged is deleted, and Ray may know it by its name.
         self._names = checkpoint.newest_first(self._folder)
+        self._kept = checkpoint.KeptCheckpoints(self._folder, job.config.train.keep_checkpoints)
 
     def report(self, metrics: dict[str, float], state: dict[str, Tensor]) -> None:
         name = checkpoint.new_name(self._names, int(metrics["step"]))
