@@ -17,7 +17,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from supmer import storage
 from supmer.backbone.load import load_tokenizer
-from supmer.config import Config
+from supmer.config import Config, TrainConfig
 from supmer.corpus.prepare import prepare, store_path
 from supmer.placement import check_capacity, worker_and_builder_cpus, worker_resources
 from supmer.pretrain import warmup
@@ -116,8 +116,7 @@ class _Fit(threading.Thread):
 
 def _build_trainer(job: Job) -> TorchTrainer:
     train = job.config.train
-    # For a process that stands still as a whole, and cannot say so itself.
-    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(train.hang_seconds)
+    _set_timeouts(train)
     has_gpu = train.gpus_per_worker > 0
     return TorchTrainer(
         train_worker,
@@ -141,6 +140,15 @@ def _build_trainer(job: Job) -> TorchTrainer:
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )
+
+
+def _set_timeouts(train: TrainConfig) -> None:
+    """Set what Ray Train's controller reads from the environment only."""
+    # For a process that stands still as a whole, and cannot say so itself.
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(train.hang_seconds)
+    if train.is_elastic:
+        # Ray learns up to 20 s late that a machine is lost, and until then waits for workers there.
+        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "30"
 
 
 def _follow(fit: _Fit, job: Job, signals: StopSignals, trackers: Trackers, observer: Observer | None) -> bool:

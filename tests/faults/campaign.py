@@ -35,7 +35,7 @@ SETTINGS = (
     "train.validate_every=100",
     "train.keep_checkpoints=3",
     "train.max_failures=-1",
-    "train.hang_seconds=40",
+    "train.hang_seconds=20",
     "log.trackers=[]",
 )
 STEPS_APART = (10, 40)
