@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from supmer.config.section import Section
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, int) else value
+
+
+RowNumbers = Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_as_list)]
+"""One number or a list of them."""
 
 
 class FewshotConfig(Section):
@@ -15,7 +23,9 @@ class FewshotConfig(Section):
     tasks: list[str] = Field(default_factory=list, description="built-in task names or task YAML files")
     data_dir: str | None = Field(None, description="folder with <task>/train.jsonl and test.jsonl")
     methods: list[str] = Field(["prompt_tuning", "supmer"], min_length=1, description="names in the table of methods")
-    k: int = Field(16, ge=1, description="rows per class for training, and as many for dev")
+    k: RowNumbers = Field(
+        [16], min_length=1, description="rows per class for training, and as many for dev: one K or several"
+    )
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2], min_length=1, description="data seeds")
     steps: int = Field(200, ge=1, description="optimizer steps")
     batch_size: int = Field(16, ge=1, description="rows a step")

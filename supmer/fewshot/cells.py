@@ -95,9 +95,10 @@ def plan_cells(config: Config, tasks: Mapping[str, PreparedTask]) -> list[Cell]:
     """List all cells, those of a task together."""
     settings = config.fewshot
     return [
-        Cell(name, pattern, method, seed, settings.k)
+        Cell(name, pattern, method, seed, k)
         for name, prepared in tasks.items()
         for pattern in range(len(prepared.task.patterns) if settings.patterns == "all" else 1)
+        for k in settings.k
         for method in settings.methods
         for seed in settings.seeds
     ]

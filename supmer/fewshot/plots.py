@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from supmer.fewshot.results import Record, read_details
-from supmer.fewshot.tables import Grid, summary
+from supmer.fewshot.tables import Grid, Summary, summary
 from supmer.fewshot.transfer import Matrix
 
 # Text stays text and ids depend on the content only: figures of equal results are equal files.
@@ -34,14 +34,16 @@ def bars_by_method(grid: Grid) -> bytes:
 
 
 def learning_curves(run_dir: str, records: Sequence[Record]) -> bytes:
-    """Draw the dev score by step, mean over seeds, one panel a task."""
-    tasks = list(dict.fromkeys(record["task"] for record in records))
+    """Draw the dev score by step, mean over seeds, one panel a task, at the largest K that it was tuned with."""
+    largest = {record["task"]: max(r["k"] for r in records if r["task"] == record["task"]) for record in records}
+    records = [record for record in records if record["k"] == largest[record["task"]]]
+    tasks = list(largest)
     figure = Figure(figsize=(5 * min(3, len(tasks)), 3.2 * -(-len(tasks) // 3)), layout="constrained")
     panels = figure.subplots(-(-len(tasks) // 3), min(3, len(tasks)), squeeze=False).flatten()
     for axes, task in zip(panels, tasks, strict=False):
         for method, curve in _curves(run_dir, [record for record in records if record["task"] == task]).items():
             axes.plot(list(curve), [100 * float(np.mean(scores)) for scores in curve.values()], label=method)
-        axes.set(title=task, xlabel="step", ylabel="dev score (%)")
+        axes.set(title=f"{task} (K={largest[task]})", xlabel="step", ylabel="dev score (%)")
     for axes in panels[len(tasks) :]:
         axes.axis("off")
     panels[0].legend(fontsize="small")
@@ -49,17 +51,23 @@ def learning_curves(run_dir: str, records: Sequence[Record]) -> bytes:
 
 
 def curves_by_k(records: Sequence[Record]) -> bytes:
-    """Draw the test score, mean over tasks and seeds, by the number of rows per class."""
+    """Draw the test score by the number of rows per class: mean over tasks, with the standard deviation over seeds.
+
+    Only tasks that were tuned with every K count, so that all points are means of the same tasks.
+    """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     numbers = sorted({record["k"] for record in records})
+    tasks = {task for task in {r["task"] for r in records} if {r["k"] for r in records if r["task"] == task} == set(numbers)}
     for method in dict.fromkeys(record["method"] for record in records):
-        by_k = [(k, [r["score"] for r in records if r["k"] == k and r["method"] == method]) for k in numbers]
-        cells = [(k, summary(scores)) for k, scores in by_k if scores]
-        axes.plot([k for k, _ in cells], [100 * cell.mean for _, cell in cells], marker="o", label=method)
+        chosen = [record for record in records if record["method"] == method and record["task"] in tasks]
+        cells = [(k, _over_seeds([record for record in chosen if record["k"] == k])) for k in numbers]
+        points = np.asarray([(k, 100 * cell.mean, 100 * (cell.std or 0.0)) for k, cell in cells if cell is not None])
+        if len(points):
+            axes.errorbar(points[:, 0], points[:, 1], yerr=points[:, 2], marker="o", capsize=3, label=method)
     axes.set_xscale("log", base=2)
     axes.set_xticks(numbers, [str(k) for k in numbers])
-    axes.set(xlabel="rows per class (K)", ylabel="test score (%), mean over tasks and seeds")
+    axes.set(xlabel="rows per class (K)", ylabel=f"test score (%), mean over {', '.join(sorted(tasks))}")
     axes.legend(fontsize="small")
     return _svg(figure)
 
@@ -78,6 +86,14 @@ def heat_maps(matrices: Mapping[str, Matrix]) -> bytes:
         axes.set_yticks(range(len(matrix.sources)), matrix.sources)
         axes.set_title(method)
     return _svg(figure)
+
+
+def _over_seeds(records: Sequence[Record]) -> Summary | None:
+    """Summarize the seeds' mean scores over tasks and patterns; None where there are no records."""
+    by_seed: dict[int, list[float]] = {}
+    for record in records:
+        by_seed.setdefault(record["seed"], []).append(record["score"])
+    return summary([float(np.mean(scores)) for scores in by_seed.values()]) if by_seed else None
 
 
 def _curves(run_dir: str, records: Sequence[Record]) -> dict[str, dict[int, list[float]]]:

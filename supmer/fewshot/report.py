@@ -42,12 +42,14 @@ def write_report(results: Results, methods: Sequence[str]) -> None:
 def _significance(run_dir: str, records: Sequence[Record], methods: Sequence[str]) -> str:
     ours = methods[-1]
     lines = [f"| {ours} minus | task | points | 95% interval | p |", "|---|---|---:|---:|---:|"]
-    for reference in methods[:-1]:
-        lines += [_line(comparison) for comparison in compare_methods(run_dir, records, ours, reference)]
+    for k in sorted({record["k"] for record in records}):
+        of_k = [record for record in records if record["k"] == k]
+        for reference in methods[:-1]:
+            lines += [_line(comparison, k) for comparison in compare_methods(run_dir, of_k, ours, reference)]
     return "\n".join(lines) + "\n\nPaired bootstrap over data seeds and test rows.\n"
 
 
-def _line(comparison: Comparison) -> str:
+def _line(comparison: Comparison, k: int) -> str:
     low, high, difference = (100 * value for value in (comparison.low, comparison.high, comparison.difference))
-    task = comparison.task or "mean over tasks"
+    task = comparison.task or f"mean over tasks (K={k})"
     return f"| {comparison.reference} | {task} | {difference:+.1f} | {low:+.1f} to {high:+.1f} | {comparison.p_value:.3f} |"

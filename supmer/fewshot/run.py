@@ -77,7 +77,7 @@ def prepare_tasks(config: Config) -> dict[str, PreparedTask]:
         if task.name in prepared:
             raise UserError(f"fewshot.tasks={name}: a task named {task.name} is there already")
         rows = cap_test_rows(load_rows(task, settings.data_dir), settings.max_test_rows)
-        split = draw_split(task, rows.train, settings.k, settings.seeds[0])
+        split = draw_split(task, rows.train, max(settings.k), settings.seeds[0])
         for pattern in range(len(task.patterns)):
             build_template(config, task, pattern, tokenizer).encode([rows.train[index] for index in split.train])
         prepared[task.name] = PreparedTask(task, rows)

@@ -130,7 +130,8 @@ def test_the_report_writes_tables_figures_and_significance(results: Results, tmp
         "transfer.md",
         "transfer.svg",
     }
-    assert "| poor | mean over tasks | +" in written["significance.md"]
+    assert "| poor | mean over tasks (K=16) | +" in written["significance.md"]
     assert all(word in written["scores.svg"] for word in ("poor", "good", "a (K=4)"))
+    assert "a (K=16)" in written["learning_curves.svg"] and "a (K=4)" not in written["learning_curves.svg"]
     write_report(results, ["poor", "good"])
     assert all((folder / name).read_text() == text for name, text in written.items())

@@ -27,10 +27,14 @@ def user_folder(tmp_path: Path) -> Path:
         (tmp_path / text.splitlines()[0].removeprefix("# ")).write_text(text)
         assert len(text.splitlines()) <= 15
     texts = sentences(80)
-    sections = ["sport", "business", "science", "travel"]
+    sections, options = ["sport", "business", "science", "travel"], ["first", "second", "third"]
     rows: dict[str, list[dict[str, object]]] = {
         "topics": [{"headline": text, "section": sections[i % 4]} for i, text in enumerate(texts)],
         "claims": [{"body": f"{text} " * 20, "claim": texts[i - 1], "label": i % 2} for i, text in enumerate(texts)],
+        "quiz": [
+            {"question": text, **{option: f"{option} {text} " * 5 for option in options}, "answer": options[i % 3]}
+            for i, text in enumerate(texts)
+        ],
     }
     for name, records in rows.items():
         (tmp_path / name).mkdir()
@@ -40,11 +44,11 @@ def user_folder(tmp_path: Path) -> Path:
 
 
 def test_the_tasks_of_the_page_run(user_folder: Path, config: Config) -> None:
-    files = [str(user_folder / name) for name in ("topics.yaml", "claims.yaml")]
+    files = [str(user_folder / name) for name in ("topics.yaml", "claims.yaml", "quiz.yaml")]
     config = validate({**config.model_dump(), "fewshot": {**config.fewshot.model_dump(), "tasks": files, "steps": 2}})
     tasks = prepare_tasks(config)
     runner = CellRunner(config, tasks, StartingPoints())
-    for name, num_classes, num_patterns in (("topics", 4, 2), ("claims", 2, 1)):
+    for name, num_classes, num_patterns in (("topics", 4, 2), ("claims", 2, 1), ("quiz", 3, 1)):
         assert len(tasks[name].task.patterns) == num_patterns
         result = runner.run(Cell(name, num_patterns - 1, "prompt_tuning", 0, 4))
         assert result.scores.shape == (20, num_classes)

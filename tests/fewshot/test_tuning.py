@@ -11,8 +11,9 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 
 from supmer.cli import validate
 from supmer.config import Config, FewshotConfig, RegularizerConfig
+from supmer.errors import UserError
 from supmer.fewshot.cells import Cell, CellRunner, PreparedTask, cap_test_rows, cell_keys, plan_cells, transfer_targets
-from supmer.fewshot.data import Row, TaskRows
+from supmer.fewshot.data import Row, TaskRows, draw_split
 from supmer.fewshot.labels import LabelWords
 from supmer.fewshot.methods import METHODS
 from supmer.fewshot.run import prepare_tasks
@@ -159,6 +160,20 @@ def test_a_cell_repeats_exactly_and_its_score_is_that_of_its_predictions(config:
     np.testing.assert_array_equal(first.prompt, second.prompt)
     assert first.score == np.mean(first.scores.argmax(axis=1) == np.asarray(first.labels))
     assert (first.num_train, first.num_dev, len(first.labels)) == (8, 8, 80)
+
+
+def test_one_command_plans_several_k_whose_rows_are_nested(config: Config) -> None:
+    config = changed(config, k=[2, 4], methods=["zero_shot"], steps=1)
+    tasks = prepare_tasks(config)
+    cells = plan_cells(config, tasks)
+    assert [(cell.k, cell.seed) for cell in cells] == [(2, 0), (4, 0)]
+    few, more = (set(draw_split(tasks["colour"].task, tasks["colour"].rows.train, cell.k, 0).train) for cell in cells)
+    assert few < more
+    assert changed(config, k=4).fewshot.k == [4]
+    with pytest.raises(UserError, match=r"fewshot\.k"):
+        changed(config, k=[4, 0])
+    with pytest.raises(UserError, match=r"fewshot\.k=100: task colour has only"):
+        prepare_tasks(changed(config, k=[4, 100]))
 
 
 def test_keys_change_with_what_matters_only(config: Config, start: Tensor) -> None:
