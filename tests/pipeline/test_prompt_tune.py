@@ -40,6 +40,7 @@ def lines(folder: Path, name: str = "test") -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_a_killed_job_loses_no_finished_cell_and_a_finished_one_computes_nothing(folder: Path) -> None:
     overrides = ["fewshot.methods=[zero_shot,prompt_tuning,supmer]", "fewshot.seeds=[0,1]", "fewshot.steps=40"]
+    overrides += ["fewshot.concurrency=2", "fewshot.cpus_per_cell=0.5"]
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     arguments = ("--config", folder / "config.yaml", *overrides)
     process = start("prompt_tune.py", *arguments, cwd=folder, start_new_session=True, **silent)
