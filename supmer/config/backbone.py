@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from supmer.config.section import Section
+from supmer.package_data import data_folder
 
 EMBEDDED = "embedded"
-EMBEDDED_FOLDER = Path(__file__).parents[1] / "backbone" / EMBEDDED
 
 
 class WarmupConfig(Section):
@@ -76,7 +75,7 @@ class BackboneConfig(Section):
     @property
     def location(self) -> str:
         """Hub name or folder that the model is read from; `embedded` lies in the package."""
-        return str(EMBEDDED_FOLDER) if self.name == EMBEDDED else self.name
+        return str(data_folder("backbone/embedded")) if self.name == EMBEDDED else self.name
 
     @field_validator("dtype", mode="before")
     @classmethod

@@ -128,10 +128,10 @@ def test_a_clean_clone_uploads_little(tmp_path: Path) -> None:
     assert not any(name.startswith((".git/", "tests/", "docs/", "benchmarks/")) for name in names)
 
 
-def test_results_of_runs_are_not_uploaded(tmp_path: Path) -> None:
+def test_results_of_runs_and_weights_are_not_uploaded(tmp_path: Path) -> None:
     folder = clone(tmp_path / "clone")
-    for name in ("runs", "stores", "cache", ".venv"):
-        (folder / name).mkdir()
+    for name in ("runs", "stores", "cache", ".venv", "supmer/backbone/embedded"):
+        (folder / name).mkdir(exist_ok=True)
         (folder / name / "large.bin").write_bytes(bytes(2**20))
     package = tmp_path / "package.zip"
     create_package(str(folder), package, include_gitignore=True)
