@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import ray
 
 from supmer import storage
 from supmer.backbone.load import load_model_config, load_tokenizer
@@ -43,17 +45,29 @@ def prepare(config: Config) -> str:
     """Return the path of the task store for this configuration, preparing it if there is no complete one.
 
     Joins or starts Ray if there is something to do. An interrupted preparation goes on where it stopped; a store counts as
-    complete when its manifest is there.
+    complete when its manifest is there. Of two jobs that prepare the same store, the first to end completes it for both.
 
     Raises:
         UserError: the corpus or the backbone cannot be used, or the corpus is too small for the settings.
     """
     inputs = describe_inputs(config)
-    identity = fingerprint(inputs)
-    store_uri = store_path(config.corpus, identity)
+    store_uri = store_path(config.corpus, fingerprint(inputs))
     if storage.exists(storage.join(store_uri, MANIFEST)):
         logger.info("store %s re-used", store_uri)
         return store_uri
+    try:
+        _make(config, inputs, store_uri)
+    except (OSError, ray.exceptions.RayError):
+        # The first to end deletes the intermediate files, under the hands of the other.
+        if not storage.exists(storage.join(store_uri, MANIFEST)):
+            raise
+        Workspace(store_uri).delete()
+        logger.info("store %s was completed by another job meanwhile", store_uri)
+    return store_uri
+
+
+def _make(config: Config, inputs: dict[str, Any], store_uri: str) -> None:
+    """Write the store of these inputs, its manifest last."""
     parts = embed_corpus(config, store_uri)
     counts = sum((Counter(part.counts) for part in parts), Counter[str]())
     with _timed("clustered a sample"):
@@ -73,7 +87,7 @@ def prepare(config: Config) -> str:
     counts["clusters_merged_away"] = config.clusters.num_clusters - len(merged.members)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
-        fingerprint=identity,
+        fingerprint=fingerprint(inputs),
         inputs=inputs,
         counts=dict(sorted(counts.items())),
         d_model=merged.centroids.shape[1],
@@ -89,7 +103,6 @@ def prepare(config: Config) -> str:
     storage.write_bytes(storage.join(store_uri, PICTURE), draw_clusters(manifest, merged.centroids))
     write_manifest(store_uri, manifest)
     Workspace(store_uri).delete()
-    return store_uri
 
 
 def embed_corpus(config: Config, store_uri: str) -> list[Part]:

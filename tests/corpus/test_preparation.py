@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -150,6 +151,28 @@ def test_an_interrupted_preparation_goes_on(
         patch.setattr(Workspace, "delete", lambda _: None)
         assert prepare(make_config(tmp_path)) == uri
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert stored_rows(uri) == stored_rows(store.uri)
+
+
+def test_of_two_jobs_the_first_to_end_completes_the_store_for_both(
+    store: TaskStore,
+    make_config: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    config, sort_runs = make_config(tmp_path), prepare_module.sort_runs
+
+    def let_the_other_end_first(*arguments: Any) -> Any:
+        monkeypatch.setattr(prepare_module, "sort_runs", sort_runs)
+        prepare(config)
+        return sort_runs(*arguments)
+
+    monkeypatch.setattr(prepare_module, "sort_runs", let_the_other_end_first)
+    uri = prepare(config)
+    assert f"store {uri} was completed by another job meanwhile" in caplog.text
+    assert not Path(uri, "work").exists()
     assert stored_rows(uri) == stored_rows(store.uri)
 
 
