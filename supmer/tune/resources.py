@@ -9,16 +9,13 @@ from supmer.config import Config
 from supmer.placement import worker_and_builder_cpus
 from supmer.tune.objectives import FEWSHOT
 
-WAITING = {"memory": 1.0}
-"""What the process of a trial reserves if it only waits for its workers: next to nothing, but Ray Tune wants something."""
-
 MARGIN = 1e-9
 
 
 def driver_needs(config: Config) -> dict[str, float]:
-    """Return what the process of a trial itself reserves; it tunes and scores where an objective asks for that."""
+    """Return what the process of a trial itself reserves: something where it tunes and scores, nothing where it waits."""
     if FEWSHOT not in config.tune.objectives:
-        return WAITING
+        return {}
     fewshot = config.fewshot
     return {"CPU": fewshot.cpus_per_cell} | ({"GPU": fewshot.gpus_per_cell} if fewshot.gpus_per_cell else {})
 

@@ -73,11 +73,13 @@ def run_sweep(config: Config) -> Outcome:
     check_sweep(config)
     config, _ = claim(config)
     ledger = Ledger(sweep_directory(config))
-    with StopSignals() as signals:
-        if _has_work(config, ledger):
+    signals = StopSignals()
+    if _has_work(config, ledger):
+        _prepare(config)  # before the signals are ours: Ray takes SIGTERM for itself when it starts
+        with signals:
             _run_trials(config, ledger, signals)
-        else:
-            logger.info("sweep %s is already complete: %s", config.run.name, sweep_directory(config))
+    else:
+        logger.info("sweep %s is already complete: %s", config.run.name, sweep_directory(config))
     is_complete = not _has_work(config, ledger)
     outcome = Outcome(
         directory=sweep_directory(config),
@@ -111,7 +113,8 @@ def _has_work(config: Config, ledger: Ledger) -> bool:
     return any(not record.is_finished for record in ledger) or points_left(config, ledger)
 
 
-def _run_trials(config: Config, ledger: Ledger, signals: StopSignals) -> None:
+def _prepare(config: Config) -> None:
+    """Join or start Ray, and make what all trials share."""
     os.environ.update(TUNE_ENVIRONMENT)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it would tell again, at length, how trials ended
     connect_ray(trial_needs(config)["CPU"] * (config.tune.max_concurrent or 1))
@@ -119,6 +122,9 @@ def _run_trials(config: Config, ledger: Ledger, signals: StopSignals) -> None:
     prepare_stores(config)
     if FEWSHOT in config.tune.objectives:
         prepare_tasks(resolve_backbone(config))  # a mistake there must not first show up in a trial
+
+
+def _run_trials(config: Config, ledger: Ledger, signals: StopSignals) -> None:
     concurrent = num_concurrent(config, ray.cluster_resources())
     logger.info("%d trials at once; results in %s", concurrent, sweep_directory(config))
     scheduler = build_scheduler(config)

@@ -17,6 +17,7 @@ from supmer import storage
 from supmer.cli import validate
 from supmer.config import Config
 from supmer.errors import DivergedError, UserError
+from supmer.placement import role_resources
 from supmer.pretrain.warmup import resolve_backbone
 from supmer.train.mailbox import Event, Progress
 from supmer.train.run import run
@@ -33,6 +34,9 @@ SECONDS_TO_STOP = 30
 
 SECONDS_TO_START = 600
 """Until the first sign of life: workers are placed and load the backbone. `tune.stall_seconds` if that is longer."""
+
+NEXT_TO_NOTHING = {"memory": 1.0}
+"""Reserved by a trial's process that only waits for its workers: Ray Tune wants something."""
 
 RUNGS_FILE = "rungs.jsonl"
 
@@ -51,7 +55,7 @@ class SupmerTrial(Trainable):  # type: ignore[misc]
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
-        return PlacementGroupFactory([config["resources"]])
+        return PlacementGroupFactory([config["resources"] | role_resources("trainer") or NEXT_TO_NOTHING])
 
     def setup(self, config: dict[str, Any]) -> None:
         self._settings = validate(yaml.safe_load(config["config"]))
