@@ -9,14 +9,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
+from supmer import storage
 from supmer.config import Config
 from supmer.config.text import describe, sections_help, suggest
-from supmer.errors import UserError
+from supmer.errors import UserError, causes
+from supmer.redaction import RedactingFormatter, redact
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -40,7 +43,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     raw = OmegaConf.merge(_on_base(path, _read_yaml(path)), _parse_overrides(overrides))
     try:
         values = OmegaConf.to_container(raw, resolve=True)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"configuration: {_one_line(error)}") from error
     return validate(values)
 
@@ -50,6 +53,7 @@ def validate(values: Any) -> Config:
     if not isinstance(values, dict):
         raise UserError(f"config: must be a mapping of sections, got {type(values).__name__}")
     _refuse_unknown_keys(values, Config, "")
+    _refuse_secrets(values, "")
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -85,30 +89,53 @@ def run_job(job: Callable[[Config, argparse.Namespace], int | None], parser: arg
             sys.exit(0)
         _configure_logging(config.log.level)
         sys.exit(job(config, arguments) or 0)
-    except UserError as error:
-        sys.stderr.write(f"error: {_one_line(error)}\n")
-        sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        told = _told_to_user(error)
+        if told is None:
+            raise
+        sys.stderr.write(f"error: {redact(told)}\n")
+        sys.exit(EXIT_USER_ERROR)
+
+
+def _told_to_user(error: Exception) -> str | None:
+    """Return the line for a user's mistake, or for a disk or service that refused; None for a fault of the program."""
+    for cause in causes(error):
+        if isinstance(cause, UserError):
+            return _one_line(cause)
+        if isinstance(cause, OSError) and storage.is_known(cause):
+            return f"{cause.filename}: {storage.reason(cause)}" if cause.filename else storage.reason(cause)
+    return None
 
 
 def _configure_logging(level: str) -> None:
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
 def _read_yaml(path: str | Path | None) -> DictConfig:
     if path is None:
         return OmegaConf.create({})
     try:
+        _refuse_aliases(path)
         content = OmegaConf.load(path)
     except FileNotFoundError as error:
         raise UserError(f"--config {path}: no such file") from error
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"--config {path}: not readable as YAML ({_one_line(error)})") from error
     if not isinstance(content, DictConfig):
         raise UserError(f"--config {path}: must be a mapping of sections")
     return content
+
+
+def _refuse_aliases(path: str | Path) -> None:
+    """Aliases of aliases make a file of a few lines grow to any size in memory."""
+    text = Path(path).read_text()
+    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+        raise ValueError("aliases are not taken")
 
 
 def _on_base(path: str | Path | None, content: DictConfig) -> DictConfig:
@@ -132,7 +159,7 @@ def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
             raise UserError(f"{item}: settings are given as section.key=value")
         try:
             parsed.merge_with_dotlist([item])
-        except (YAMLError, OmegaConfBaseException, ValueError) as error:
+        except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
             raise UserError(f"{item}: {_one_line(error)}") from error
     return parsed
 
@@ -146,5 +173,17 @@ def _refuse_unknown_keys(values: dict[Any, Any], model: type[BaseModel], prefix:
             _refuse_unknown_keys(value, inner, f"{prefix}{key}.")
 
 
-def _one_line(error: Exception) -> str:
+def _refuse_secrets(value: Any, setting: str) -> None:
+    """The resolved settings are written into each run directory, so they must not hold a password or a token."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _refuse_secrets(inner, f"{setting}.{name}" if setting else str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_secrets(inner, setting)
+    elif isinstance(value, str) and redact(value) != value:
+        raise UserError(f"{setting}={redact(value)}: must not hold a password or token; leave it in the environment")
+
+
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:600]

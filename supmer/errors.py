@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class UserError(ValueError):
     """A user's mistake, told in one line that names the setting, its value and what is allowed.
@@ -17,3 +19,17 @@ class DivergedError(UserError):
 def describe_setting(setting: str, value: object, allowed: str) -> str:
     """Return the canonical one-line message, for example ``tasks.num_support=0: must be at least 1``."""
     return f"{setting}={value}: {allowed}"
+
+
+def users_mistake(error: BaseException) -> UserError | None:
+    """Find a user's mistake among the causes of an error that other processes may have passed on."""
+    return next((cause for cause in causes(error) if isinstance(cause, UserError)), None)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what caused it. Ray's own errors, also of the class they wrap, are left out for their `cause`."""
+    while error is not None:
+        wrapped = getattr(error, "cause", None)
+        if wrapped is None:
+            yield error
+        error = wrapped or error.__cause__

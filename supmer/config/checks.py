@@ -77,6 +77,14 @@ def check_cluster_sample(config: Config) -> None:
         raise ValueError(f"clusters.sample_size={sample}: must be at least clusters.num_clusters={clusters}")
 
 
+def check_local_places(config: Config) -> None:
+    """Event files are appended to and weights are mapped into memory: neither can be done in an object store."""
+    if "tensorboard" in config.log.trackers and "://" in config.run.dir:
+        raise ValueError(f"log.trackers={config.log.trackers}: must be without tensorboard unless run.dir is a local folder")
+    if "://" in config.backbone.cache_dir:
+        raise ValueError(f"backbone.cache_dir={config.backbone.cache_dir}: must be a local folder")
+
+
 CHECKS: tuple[Callable[[Config], None], ...] = (
     check_length_budget,
     check_sharding,
@@ -85,4 +93,5 @@ CHECKS: tuple[Callable[[Config], None], ...] = (
     check_workers_have_episodes,
     check_clusters_for_scc,
     check_cluster_sample,
+    check_local_places,
 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from fsspec.utils import glob_translate
-from pyarrow import ArrowInvalid, fs
+from pyarrow import fs
 
 from supmer import storage
 from supmer.config import CorpusConfig
@@ -134,10 +134,12 @@ def _expand(entry: str, setting: str) -> list[fs.FileInfo]:
         if info.type == fs.FileType.Directory:
             selected = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
             return [item for item in selected if item.type == fs.FileType.File and not _hidden(item.path, path)]
-    except (OSError, ArrowInvalid) as error:
-        raise UserError(f"{setting}={entry}: cannot be listed ({' '.join(str(error).split())[:200]})") from error
+    except OSError as error:
+        raise UserError(f"{setting}={entry}: cannot be listed: {storage.reason(error)}") from error
+    except storage.StorageError as error:
+        raise UserError(f"{setting}={error}") from error
     if info.type == fs.FileType.NotFound:
-        raise UserError(f"{setting}={entry}: no such file or folder")
+        raise UserError(f"{setting}={entry}: {storage.what_is_missing(entry)}")
     return [info]
 
 

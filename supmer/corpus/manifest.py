@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, field_validator, model_validator
+from typing_extensions import Self
 
 from supmer import storage
 from supmer.errors import UserError
@@ -25,9 +26,16 @@ class StoredFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     split: Split
-    cluster: int
+    cluster: int = Field(ge=0)
     path: str
-    row_groups: list[int]
+    row_groups: list[NonNegativeInt]
+
+    @field_validator("path")
+    @classmethod
+    def stay_in_the_store(cls, path: str) -> str:
+        if path.startswith("/") or ".." in path.split("/") or ":" in path:
+            raise ValueError("must be a path below the store")
+        return path
 
     @property
     def num_rows(self) -> int:
@@ -58,6 +66,13 @@ class Manifest(BaseModel):
     typical_words: list[list[str]]
     files: list[StoredFile]
 
+    @model_validator(mode="after")
+    def check_clusters(self) -> Self:
+        told = {len(self.nearest), len(self.typical_words)}
+        if told != {self.num_clusters} or any(file.cluster >= self.num_clusters for file in self.files):
+            raise ValueError("words, units and files must be of the clusters that there are")
+        return self
+
     @property
     def num_clusters(self) -> int:
         return len(self.merged_from)
@@ -80,7 +95,7 @@ def read_manifest(uri: str) -> Manifest:
     """
     try:
         content = storage.read_bytes(storage.join(uri, MANIFEST))
-    except OSError as error:
+    except FileNotFoundError as error:
         raise UserError(f"store {uri}: has no {MANIFEST}, so it is no store or not a complete one") from error
     try:
         values = json.loads(content)
@@ -90,5 +105,7 @@ def read_manifest(uri: str) -> Manifest:
                 f"store {uri}: has schema version {version}, this program reads {SCHEMA_VERSION}; prepare it again"
             )
         return Manifest.model_validate(values)
-    except (ValidationError, UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+    except UserError:
+        raise
+    except (ValueError, AttributeError, RecursionError) as error:  # pydantic's, json's and UTF-8's are ValueErrors
         raise UserError(f"store {uri}: {MANIFEST} is damaged") from error

@@ -71,6 +71,7 @@ def quieten_ray_data() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = PART_CHARACTERS
+    context.raise_original_map_exception = True
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that the bars are off
 

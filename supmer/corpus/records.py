@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
-from supmer import storage
+from supmer import s3, storage
 from supmer.config import CorpusConfig
 from supmer.corpus.files import CorpusFile
 from supmer.errors import UserError
@@ -37,18 +37,24 @@ SKIP_REASONS = {
 }
 
 Record = tuple[str, str]
-_READ_ERRORS = (OSError, EOFError, zlib.error, pa.ArrowInvalid, csv.Error)
+_READ_ERRORS = (OSError, EOFError, zlib.error, pa.ArrowException, MemoryError, UnicodeDecodeError, csv.Error)
+"""What damaged content raises; a damaged length may also ask for more memory than there is."""
 
 
 def read_records(file: CorpusFile, config: CorpusConfig, skipped: Counter[str]) -> Iterator[Record]:
     """Yield (document id, text) of every usable row, adding to `skipped` by the reasons of SKIP_REASONS.
 
     A file that breaks off (a truncated archive, a file that has vanished) gives the rows before the break.
+
+    Raises:
+        StorageError: the service that holds the file failed: which rows are read must not depend on that.
     """
     reader = READERS[file.format]
     try:
         yield from usable_records(reader(file, config, skipped), skipped)
     except _READ_ERRORS as error:
+        if isinstance(error, OSError) and s3.is_from_service(error):
+            raise storage.StorageError(f"{file.path}: cannot be read: {storage.reason(error)}") from error
         skipped["broken_files"] += 1
         logging.getLogger(__name__).warning("%s breaks off: %s", file.path, " ".join(str(error).split())[:200])
 
@@ -139,6 +145,7 @@ def _arrow_rows(file: CorpusFile, config: CorpusConfig, skipped: Counter[str]) -
         columns = [name for name in (config.text_column, config.id_column) if name in batches.schema.names]
         row = 0
         for batch in batches:
+            batch.validate(full=True)  # wrong offsets would otherwise be followed to any place in memory
             for values in batch.select(columns).to_pylist():
                 yield document_id(file.name, row, values.get(config.id_column)), values[config.text_column]
                 row += 1

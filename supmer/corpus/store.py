@@ -7,6 +7,8 @@ a cluster are shuffled once, when the store is written, so that any row group is
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
 from supmer import storage
 from supmer.corpus.manifest import CENTROIDS, Manifest, Split, read_manifest
 from supmer.corpus.unit import TokenIds, Unit
+from supmer.errors import UserError
 
 TOKENS = pa.list_(pa.int32())
 
@@ -98,11 +102,13 @@ class TaskStore:
         """Open a store; at most `cached_row_groups` row groups (of about 256 units) are kept in memory.
 
         Raises:
-            UserError: there is no complete store, or it is of another schema version.
+            UserError: there is no complete store, it is of another schema version, or a file is damaged.
         """
         manifest = read_manifest(uri)
-        centroids = load_safetensors(storage.read_bytes(storage.join(uri, CENTROIDS)))["centroids"]
-        assert centroids.shape == (manifest.num_clusters, manifest.d_model)
+        with _readable(uri, CENTROIDS):
+            centroids = load_safetensors(storage.read_bytes(storage.join(uri, CENTROIDS)))["centroids"]
+            if centroids.shape != (manifest.num_clusters, manifest.d_model) or not np.isfinite(centroids).all():
+                raise ValueError(f"centroids of shape {centroids.shape} are not those of the manifest")
         return cls(uri, manifest, centroids, cached_row_groups)
 
     def clusters(self, split: Split) -> list[int]:
@@ -147,15 +153,30 @@ class TaskStore:
     def _read_row_group(self, group: _RowGroup) -> _Rows:
         filesystem, path = storage.resolve(storage.join(self.uri, group.path))
         columns = [name for name in UNIT_SCHEMA.names if name != "text"]
-        with filesystem.open_input_file(path) as stream:
-            table = pq.ParquetFile(stream, metadata=self._footer(group.path)).read_row_group(group.index, columns=columns)
-        return _Rows(
-            documents=table["document"].to_pylist(),
-            positions=table["position"].to_numpy(),
-            elsewhere_positions=table["elsewhere_position"].to_numpy(),
-            tokens={name: _Ragged.of(table[name]) for name in TOKEN_COLUMNS},
-        )
+        with _readable(self.uri, group.path), filesystem.open_input_file(path) as stream:
+            file = pq.ParquetFile(stream, metadata=self._footer(group.path), page_checksum_verification=True)
+            table = file.read_row_group(group.index, columns=columns)
+            if table.num_rows != group.num_rows:
+                raise ValueError(f"{table.num_rows} rows, {group.num_rows} in the manifest")
+            return _Rows(
+                documents=table["document"].to_pylist(),
+                positions=table["position"].to_numpy(),
+                elsewhere_positions=table["elsewhere_position"].to_numpy(),
+                tokens={name: _Ragged.of(table[name]) for name in TOKEN_COLUMNS},
+            )
 
     def _read_footer(self, name: str) -> pq.FileMetaData:
         filesystem, path = storage.resolve(storage.join(self.uri, name))
         return pq.read_metadata(path, filesystem=filesystem)
+
+
+@contextmanager
+def _readable(uri: str, name: str) -> Iterator[None]:
+    """Turn whatever a missing or damaged file raises into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, IndexError, NotImplementedError, MemoryError, SafetensorError) as error:
+        told = storage.reason(error) if isinstance(error, OSError) else " ".join(str(error).split())[:300]
+        raise UserError(f"store {uri}: {name} cannot be read ({told}); prepare the store again if it is damaged") from error

@@ -172,7 +172,7 @@ def read_table(uri: str, **options: Any) -> pa.Table:
 def write_table(uri: str, table: pa.Table, row_groups: list[int] | None = None) -> None:
     """Write a table of moderate size as Parquet, whole or not at all, with row groups of the given numbers of rows."""
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
         start = 0
         for rows in row_groups or [table.num_rows]:
             writer.write_table(table.slice(start, rows), row_group_size=max(rows, 1))

@@ -15,7 +15,7 @@ import ray.train
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from supmer.errors import UserError
+from supmer.errors import UserError, users_mistake
 from supmer.train.metrics import MetricsRow
 
 logger = logging.getLogger(__name__)
@@ -53,12 +53,17 @@ class MailboxActor:
 
     def __init__(self) -> None:
         self._events: list[Event] = []
-        self._stop = False
+        self._stop = self._failed = False
 
     def post(self, events: list[Event]) -> bool:
         """Take events; return whether the run is asked to stop."""
         self._events += events
+        self._failed |= any(isinstance(event, Failure) for event in events)
         return self._stop
+
+    def has_failed(self) -> bool:
+        """Tell whether a mistake was posted that ends the run: workers that Ray starts again have nothing to do."""
+        return self._failed
 
     def collect(self) -> list[Event]:
         """Hand out the events since the last call."""
@@ -76,13 +81,17 @@ def open_mailbox() -> Any:
 
 
 class FailureNotes(ray.train.UserCallback):  # type: ignore[misc]  # Ray is untyped here
-    """Tells the driver why workers are started again."""
+    """Tells the driver why workers are started again, or that only the user can help (a disk is full, say)."""
 
     def __init__(self, mailbox: Any) -> None:
         self._mailbox = mailbox
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for rank, error in sorted(worker_exceptions.items()):
+            mistake = users_mistake(error)
+            if mistake is not None:
+                self._mailbox.post.remote([Failure(mistake)])
+                continue
             lines = str(error).strip().splitlines() or [type(error).__name__]
             self._mailbox.post.remote([Note(f"worker {rank} failed: {lines[-1].strip()}", is_warning=True)])
 

@@ -66,14 +66,16 @@ class MetricsLog:
             self._stream.write(kept)
 
     def append(self, row: MetricsRow) -> None:
-        self._stream.write(row.to_json().encode() + b"\n")
-        self._stream.flush()
+        with storage.explained(self._uri, "written"):
+            self._stream.write(row.to_json().encode() + b"\n")
+            self._stream.flush()
 
     def sync(self) -> None:
         """Make what was appended survive a crash of the machine; call before a checkpoint of the same step."""
         if isinstance(self._stream, io.BytesIO):
             storage.write_bytes(self._uri, self._stream.getvalue())
-        else:
+            return
+        with storage.explained(self._uri, "written"):
             os.fsync(self._stream.fileno())
 
     def close(self) -> None:

@@ -118,6 +118,7 @@ def _build_trainer(job: Job) -> TorchTrainer:
     train = job.config.train
     _set_timeouts(train)
     has_gpu = train.gpus_per_worker > 0
+    filesystem, path = storage.resolve(job.directory.uri)
     return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
@@ -133,7 +134,8 @@ def _build_trainer(job: Job) -> TorchTrainer:
             elastic_resize_monitor_interval_s=train.resize_seconds,
         ),
         run_config=ray.train.RunConfig(
-            storage_path=job.directory.uri,
+            storage_path=path,
+            storage_filesystem=filesystem,
             name="checkpoints",
             failure_config=ray.train.FailureConfig(max_failures=train.max_failures),
             callbacks=[FailureNotes(job.mailbox)],

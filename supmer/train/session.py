@@ -83,9 +83,10 @@ class _CheckpointWriter:
     def report(self, metrics: dict[str, float], state: dict[str, Tensor]) -> None:
         name = checkpoint.new_name(self._names, int(metrics["step"]))
         self._names.append(name)
+        filesystem, path = storage.resolve(storage.join(self._folder, name))
         ray.train.report(
             metrics,
-            checkpoint=ray.train.Checkpoint(storage.join(self._folder, name)),
+            checkpoint=ray.train.Checkpoint(path, filesystem),
             checkpoint_dir_name=name,
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
             delete_local_checkpoint_after_upload=False,

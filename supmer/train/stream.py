@@ -24,7 +24,7 @@ from typing_extensions import Self
 
 from supmer.backbone.load import load_tokenizer
 from supmer.config import Config
-from supmer.errors import UserError
+from supmer.errors import UserError, users_mistake
 from supmer.placement import builder_cpus, role_resources
 from supmer.tasks.codec import decode
 from supmer.tasks.episode import Episode
@@ -173,7 +173,7 @@ class _Segment:
                 yield from decode(table)
                 table = next(self._tables, None)
         except ray.exceptions.RayError as error:
-            mistake = _users_mistake(error)
+            mistake = users_mistake(error)
             if mistake is None:
                 raise
             raise UserError(str(mistake)) from error
@@ -221,13 +221,3 @@ def _reader(steps: range) -> Callable[[], list[pa.Table]]:
 
 def _block_metadata(steps: range) -> BlockMetadata:
     return BlockMetadata(num_rows=len(steps), size_bytes=BYTES_PER_STEP * len(steps), input_files=None, exec_stats=None)
-
-
-def _users_mistake(error: BaseException | None) -> UserError | None:
-    """Find a user's mistake among the causes of an error that Ray brought from an actor."""
-    while error is not None:
-        # Ray's own error is of both classes, but its text is a traceback.
-        if isinstance(error, UserError) and not isinstance(error, ray.exceptions.RayError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
-    return None

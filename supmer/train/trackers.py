@@ -9,6 +9,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, TensorBoardTracker, get_av
 from accelerate.utils import LoggerType
 from typing_extensions import Self
 
+from supmer import storage
 from supmer.config import Config
 from supmer.errors import UserError
 from supmer.train.metrics import MetricsRow
@@ -20,6 +21,7 @@ class Trackers:
 
     def __init__(self, config: Config, directory: RunDirectory) -> None:
         self._every = config.log.every
+        self._uri = directory.uri
         self._trackers = [_start(name, config, directory) for name in config.log.trackers]
 
     def log(self, row: MetricsRow) -> None:
@@ -38,8 +40,9 @@ class Trackers:
                 "speed/step_seconds": row.step_seconds,
                 "speed/data_wait_seconds": row.data_wait_seconds,
             }
-        for tracker in self._trackers:
-            tracker.log(values, step=row.step)
+        with storage.explained(self._uri, "written"):
+            for tracker in self._trackers:
+                tracker.log(values, step=row.step)
 
     def __enter__(self) -> Self:
         return self
@@ -47,20 +50,19 @@ class Trackers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for tracker in self._trackers:
-            tracker.finish()
+        with storage.explained(self._uri, "written"):
+            for tracker in self._trackers:
+                tracker.finish()
 
 
 def _start(name: str, config: Config, directory: RunDirectory) -> Any:
     """Start one tracker; TensorBoard's event files go into the run directory.
 
     Raises:
-        UserError: its package is not installed, or event files cannot be appended to where the run directory is.
+        UserError: its package is not installed.
     """
     if LoggerType(name) not in get_available_trackers():
         raise UserError(f"log.trackers={name}: the package {name} is not installed")
-    if name == "tensorboard" and "://" in directory.uri:
-        raise UserError(f"log.trackers=tensorboard: needs a local run.dir, not {config.run.dir}")
     if name == "tensorboard":
         tracker = TensorBoardTracker("tensorboard", logging_dir=directory.uri)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import ray
 import ray.train
 import ray.train.collective
 import ray.train.torch
@@ -38,6 +39,8 @@ def train_worker(arguments: dict[str, Job]) -> bool:
     """
     job = arguments["job"]
     post = Correspondent(job.mailbox)
+    if ray.get(job.mailbox.has_failed.remote()):
+        return False
     try:
         return _train(job, post)
     except UserError as error:

@@ -132,7 +132,7 @@ class TestFindFiles:
             ("empty", "no files there"),
             ("none/*.txt", "no files there"),
             ("other", "none of the 1 files there is named as text"),
-            ("nowhere://x/y", "cannot be listed"),
+            ("nowhere://x/y", "cannot be opened"),
         ],
     )
     def test_what_is_not_there_is_refused(self, tmp_path: Path, entry: str, message: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mutations import mutants
 from torch import Tensor
 
 from supmer.errors import UserError
@@ -61,28 +62,14 @@ def test_mutated_file_is_damaged_or_harmless(tmp_path: Path, name: str) -> None:
     """1,000 mutations a file: cut, flipped, overwritten, doubled. None crashes, none is taken for another state."""
     folder = save(tmp_path, "step_00000007", 7)
     original = (folder / name).read_bytes()
-    rng = np.random.default_rng(0)
-    for number in range(1000):
-        (folder / name).write_bytes(mutate(original, rng, number % 4))
+    for content in mutants(original, 1000):
+        (folder / name).write_bytes(content)
         try:
             found = checkpoint.read(str(folder))
         except DamagedCheckpointError:
             continue
         assert found.manifest.step == 7
         assert same(found.state, state(7))
-
-
-def mutate(content: bytes, rng: np.random.Generator, how: int) -> bytes:
-    position = int(rng.integers(len(content)))
-    if how == 0:
-        return content[:position]
-    if how == 1:
-        flipped = content[position] ^ (1 << int(rng.integers(8)))
-        return content[:position] + bytes([flipped]) + content[position + 1 :]
-    if how == 2:
-        noise = rng.bytes(int(rng.integers(1, 40)))
-        return content[:position] + noise + content[position + len(noise) :]
-    return content[:position] + content
 
 
 @pytest.mark.parametrize("name", [checkpoint.STATE_FILE, checkpoint.MANIFEST_FILE])

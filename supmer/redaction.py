@@ -1,0 +1,37 @@
+"""Passwords, tokens and keys must not get into logs, messages, configurations or run directories."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+
+HIDDEN = "***"
+
+SECRET_VARIABLE = re.compile(r"(?:_|^)(?:KEY|KEY_ID|TOKEN|SECRET|PASSWORD)$")
+"""Names of environment variables that hold secrets: AWS_SECRET_ACCESS_KEY, HF_TOKEN, WANDB_API_KEY and the like."""
+
+SHORTEST_SECRET = 8
+"""Shorter values, as of a variable that is only switched on or off, would be found in any text."""
+
+URI_PASSWORD = re.compile(r"(?<=://)[^\s/@:]+:[^\s@]+(?=@)")
+SIGNATURE = re.compile(r"(?<=X-Amz-Signature=)\w+|(?<=X-Amz-Security-Token=)[^\s&]+|(?<=X-Amz-Credential=)[^\s&]+")
+
+
+def redact(text: str) -> str:
+    """Hide the values of secret environment variables, and user names and passwords in URIs."""
+    for secret in _secrets():
+        text = text.replace(secret, HIDDEN)
+    return SIGNATURE.sub(HIDDEN, URI_PASSWORD.sub(HIDDEN, text))
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats records, tracebacks included, and hides what is secret in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+def _secrets() -> list[str]:
+    values = {value for name, value in os.environ.items() if SECRET_VARIABLE.search(name.upper())}
+    return sorted((value for value in values if len(value) >= SHORTEST_SECRET), key=len, reverse=True)
