@@ -71,7 +71,8 @@ class PretrainingData:
     @cached_property
     def centre(self) -> Embeddings:
         """Mean of the sentences' embeddings [d_teacher]."""
-        return self.embeddings.mean(axis=0)
+        centre: Embeddings = self.embeddings.mean(axis=0)
+        return centre
 
     def split(self) -> tuple[PretrainingData, PretrainingData]:
         """Return what is trained on, and the first rows, which are held out."""

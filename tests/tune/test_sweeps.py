@@ -29,7 +29,7 @@ def test_each_has_a_twin_that_is_smaller(path: Path) -> None:
     assert set(twin.tune.space) <= set(full.tune.space)
     assert (twin.tune.searcher, twin.tune.objectives) == (full.tune.searcher, full.tune.objectives)
     assert twin.meta.steps < full.meta.steps
-    assert twin.backbone.name == "warmup"
+    assert twin.backbone.name == "embedded"
 
 
 def test_ablations_leave_out_each_part_once() -> None:
