@@ -25,7 +25,7 @@ from supmer.train.metrics import read_rows
 from supmer.train.origin import origin_of
 from supmer.train.run_dir import RunDirectory
 from supmer.train.stream import local_episodes
-from supmer.train.worker import build_learner
+from supmer.train.worker import build_learner, set_threads
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ def replay(config: Config, step: int) -> Iterator[str]:
     store_uri = storage.absolute(prepare(resolved))
     alone = resolved.train.model_copy(update={"sharding": "none"})
     resolved = resolved.model_copy(update={"train": alone})
+    set_threads(resolved, workers_on_node=1)
     store = TaskStore.open(store_uri)
     learner = build_learner(resolved, store, _device(), LocalGroup())
     yield _restore(learner, directory, origin_of(config, resolved, store_uri), step)

@@ -53,7 +53,7 @@ def train_worker(arguments: dict[str, Job]) -> bool:
 def _train(job: Job, post: Correspondent) -> bool:
     config = job.config
     context = ray.train.get_context()
-    _set_threads(config, context.get_local_world_size())
+    set_threads(config, context.get_local_world_size())
     device = ray.train.torch.get_device()
     group: Group = TorchGroup(device) if context.get_world_size() > 1 else LocalGroup()
     store = TaskStore.open(job.store_uri)
@@ -85,7 +85,7 @@ def _build_model(config: Config, store: TaskStore, device: torch.device) -> Prom
     return build_sharded_model(config, torch.from_numpy(store.centroids), device)
 
 
-def _set_threads(config: Config, workers_on_node: int) -> None:
+def set_threads(config: Config, workers_on_node: int) -> None:
     """Share the node's cores among its workers; Ray itself would leave each worker one thread."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(config.train.threads_per_worker or max(1, cores // workers_on_node))
