@@ -7,7 +7,7 @@ from threading import Barrier
 
 import pytest
 import torch
-from factories import random_episodes, random_prompt, tiny_model
+from factories import NUM_CENTROIDS, random_episodes, random_prompt, tiny_model
 from torch import Tensor
 
 from supmer.backbone.load import finish_backbone
@@ -145,6 +145,21 @@ def test_broken_numbers_change_nothing_and_are_counted() -> None:
     assert learner.next_step == 2
     after = learner.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before if name not in ("next_step", "num_skipped"))
+
+
+def test_spoiled_slots_are_the_episodes_that_show_what_is_broken() -> None:
+    learner, batch = build(), episodes_of(0)
+    showing = {
+        centroid: tuple(
+            episode.slot
+            for episode in batch
+            if any(centroid in row.centroid_ids for row in (*episode.support, *episode.query, *episode.augmentation))
+        )
+        for centroid in range(NUM_CENTROIDS)
+    }
+    centroid, slots = next((centroid, slots) for centroid, slots in showing.items() if 0 < len(slots) < NUM_TASKS)
+    learner.model.centroids[centroid] = float("nan")
+    assert learner.step(batch).spoiled_slots == slots
 
 
 def test_evaluation_is_free_of_dropout_and_changes_nothing() -> None:
