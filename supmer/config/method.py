@@ -71,6 +71,9 @@ class MetaConfig(Section):
     )
     inner_steps: int = Field(1, ge=1, description="gradient steps on the support set")
     inner_lr: float | None = Field(None, gt=0, description="default: the current outer rate of the prompt")
+    inner_lr_lr: float | None = Field(
+        None, gt=0, description="outer Adam rate at which a rate for each inner step is learned; default: not learned"
+    )
     prompt_lr: float = Field(0.1, gt=0, description="outer Adam rate of the prompt, linear decay to 0")
     regularizer_lr: float = Field(1e-4, gt=0, description="outer Adam rate of the regularizer, linear decay to 0")
     clip_norm: float = Field(1.0, gt=0, description="gradient norm limit, prompt and regularizer apart")

@@ -1,10 +1,10 @@
 """The inner loop and its derivative (sections 3 and 5).
 
-Forward, each inner step is ``P_{k+1} = P_k - inner_lr * g~_k`` with ``g~_k = psi_phi(g_k, h_k)`` and g_k the support
-gradient at P_k. Backward, a gradient v with respect to P_{k+1} becomes ``v - inner_lr * H_k u`` with
-``u = (d psi / d g)^T v`` with respect to P_k; first order leaves H_k out. Reptile (Nichol et al., 2018) takes the way of the
-loop itself, ``(P_0 - P_K) / inner_lr``, for the prompt's gradient; phi still learns from the outer losses, first order.
-Shapes: T tasks, L prompt length, d model width.
+Forward, each inner step is ``P_{k+1} = P_k - a_k g~_k`` with ``g~_k = psi_phi(g_k, h_k)``, g_k the support gradient at P_k
+and a_k the inner rate. Backward, a gradient v with respect to P_{k+1} becomes ``v - a_k H_k u`` with
+``u = (d psi / d g)^T v`` with respect to P_k, and ``-<v, g~_k>`` with respect to a_k; first order leaves H_k out. Reptile
+(Nichol et al., 2018) takes the way of the loop itself, the sum of g~_k, for the prompt's gradient; phi and the rates still
+learn from the outer losses, first order. Shapes: T tasks, K inner steps, L prompt length, d model width.
 """
 
 from __future__ import annotations
@@ -52,6 +52,21 @@ class InnerStep:
     random_state: Tensor
 
 
+@dataclass(frozen=True)
+class LoopGradients:
+    """What the outer gradient becomes when it is carried back through the loop.
+
+    Attributes:
+        prompts: [T, L, d], with respect to the prompts that the loop began with.
+        loss_of_phi: scalar, whose gradient with respect to phi is that of the outer losses.
+        inner_lrs: [K], of the outer losses with respect to the inner rates.
+    """
+
+    prompts: Tensor
+    loss_of_phi: Tensor
+    inner_lrs: Tensor
+
+
 class InnerLoop:
     """The inner loop of T tasks on their support sets.
 
@@ -59,7 +74,7 @@ class InnerLoop:
         model: frozen backbone.
         regularizer: psi_phi, or None to adapt with raw gradients.
         settings: order, Hessian-vector products, number of steps.
-        inner_lr: step size.
+        inner_lrs: [K], the rate of each step.
         plan: how passes are cut into micro-batches.
     """
 
@@ -68,13 +83,13 @@ class InnerLoop:
         model: PromptedSeq2Seq,
         regularizer: GradientRegularizer | None,
         settings: MetaConfig,
-        inner_lr: float,
+        inner_lrs: Tensor,
         plan: PassPlan,
     ) -> None:
         self.model = model
         self.regularizer = regularizer
         self.settings = settings
-        self.inner_lr = inner_lr
+        self.inner_lrs = inner_lrs
         self.plan = plan
         self.steps: list[InnerStep] = []
         self._batches: Sequence[Microbatch] = ()
@@ -82,27 +97,24 @@ class InnerLoop:
     def adapt(self, prompts: Tensor, episodes: Sequence[Episode]) -> Tensor:
         """Run the loop from `prompts` and return the adapted prompts [T, L, d]; each step sees all support rows."""
         self._batches = plan_rows([episode.support for episode in episodes], prompts.shape[1], self.plan)
-        for _ in range(self.settings.inner_steps):
+        for inner_lr in self.inner_lrs:
             step = self._step(prompts)
             self.steps.append(step)
-            prompts = prompts - self.inner_lr * step.regularized.detach()
+            prompts = prompts - inner_lr * step.regularized.detach()
         return prompts
 
-    def backward(self, outer: Tensor) -> tuple[Tensor, Tensor]:
-        """Carry the outer gradient [T, L, d] at the adapted prompts back through the loop.
-
-        Returns:
-            The gradient with respect to the prompts that the loop began with [T, L, d], and a scalar whose gradient with
-            respect to phi is that of the outer losses.
-        """
-        surrogate = outer.new_zeros(())
-        for step in reversed(self.steps):
-            surrogate = surrogate - self.inner_lr * (outer * step.regularized).sum()
+    def backward(self, outer: Tensor) -> LoopGradients:
+        """Carry the outer gradient [T, L, d] at the adapted prompts back through the loop."""
+        loss_of_phi, rate_gradients = outer.new_zeros(()), torch.zeros_like(self.inner_lrs)
+        for k, step in reversed(list(enumerate(self.steps))):
+            towards_rate = -(outer * step.regularized).sum()
+            loss_of_phi = loss_of_phi + self.inner_lrs[k] * towards_rate
+            rate_gradients[k] = towards_rate.detach()
             if self.settings.order == "second":
-                outer = outer - self.inner_lr * self._hessian_product(step, self._through_regularizer(step, outer))
+                outer = outer - self.inner_lrs[k] * self._hessian_product(step, self._through_regularizer(step, outer))
         if self.settings.order == "reptile":
             outer = torch.stack([step.regularized.detach() for step in self.steps]).sum(dim=0)
-        return outer, surrogate
+        return LoopGradients(outer, loss_of_phi, rate_gradients)
 
     def _step(self, prompts: Tensor) -> InnerStep:
         random_state = _get_random_state(prompts.device)

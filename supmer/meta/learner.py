@@ -14,7 +14,7 @@ from supmer.meta.curriculum import draw_lambda, mixup_b, update_average
 from supmer.meta.group import Group, LocalGroup, all_reduce_named
 from supmer.meta.objective import MetaGradients, meta_gradients, multitask_gradients
 from supmer.meta.passes import PassPlan
-from supmer.meta.state import flatten_optimizer, restore_optimizer
+from supmer.meta.trained import Trained
 from supmer.model.prompted import PromptedSeq2Seq
 from supmer.model.regularizer import GradientRegularizer
 from supmer.tasks.episode import Episode
@@ -53,7 +53,7 @@ class StepReport:
 
 
 class Learner:
-    """Prompt, regularizer, their optimizers and the curriculum.
+    """Prompt, regularizer, inner rates if they are learned, their optimizers and the curriculum.
 
     Args:
         config: the whole configuration.
@@ -71,8 +71,8 @@ class Learner:
         self.group: Group = group or LocalGroup()
         self.prompt = nn.Parameter(prompt.detach().clone().float().to(model.device))
         self.regularizer = _build_regularizer(config, prompt.shape[1], model.device)
-        self.prompt_optimizer = torch.optim.Adam([self.prompt], lr=config.meta.prompt_lr)
-        self.regularizer_optimizer = torch.optim.Adam(self._phi(), lr=config.meta.regularizer_lr) if self._phi() else None
+        self.inner_lrs = _build_inner_lrs(config, self.model.device)
+        self.trained = self._trained()
         self.similarity = 0.0
         self.next_step = 0
         self.num_skipped = 0
@@ -89,24 +89,29 @@ class Learner:
         share = self.gradients(episodes)
         total = all_reduce_named(_named(share), self.group)
         means = _means(total)
-        prompt_norm, regularizer_norm = self._clip(total)
-        is_finite = bool(torch.isfinite(total["query_loss"] + prompt_norm + regularizer_norm))
-        spoiled: tuple[int, ...] = ()
+        norms = {part.name: part.clip(total, self.config.meta.clip_norm) for part in self.trained}
+        is_finite = bool(torch.isfinite(total["query_loss"] + torch.stack([*norms.values()]).sum()))
         if is_finite:
             self._update(means.similarity, total)
         else:
             self.num_skipped += 1
-            spoiled = self._spoiled_slots(episodes, share)
-        report = StepReport(self.next_step, means, b, float(prompt_norm), float(regularizer_norm), not is_finite, spoiled)
+        report = StepReport(
+            step=self.next_step,
+            means=means,
+            mixup_b=b,
+            prompt_gradient_norm=float(norms["prompt"]),
+            regularizer_gradient_norm=float(norms.get("regularizer", 0.0)),
+            skipped=not is_finite,
+            spoiled_slots=() if is_finite else self._spoiled_slots(episodes, share),
+        )
         self.next_step += 1
         return report
 
     def gradients(self, episodes: Sequence[Episode]) -> MetaGradients:
         """Return what this rank's episodes add to meta-step `next_step`; no weight is changed."""
-        prompt_lr = self._set_learning_rates()
         mixing_weights = self._mixing_weights(episodes, mixup_b(self.similarity, self.config.curriculum))
         self._enter_training_mode()
-        return self._gradients(episodes, mixing_weights, self.config.meta.inner_lr or prompt_lr)
+        return self._gradients(episodes, mixing_weights, self._inner_lr(self._remaining))
 
     def evaluate(self, episodes: Sequence[Episode]) -> EpisodeMeans:
         """Adapt to this rank's share of validation episodes and score their query rows, in evaluation mode.
@@ -114,16 +119,14 @@ class Learner:
         There is no augmentation: the query loss is the cross entropy at `<X>` and the label under the adapted prompt.
         """
         self.model.eval()
-        share = self._gradients(episodes, None, self.config.meta.inner_lr or self.config.meta.prompt_lr)
+        share = self._gradients(episodes, None, self._inner_lr(remaining=1))
         return _means(all_reduce_named(_named(share), self.group))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all state as flat named tensors, fit for safetensors."""
-        state = {"prompt": self.prompt.detach()}
-        state |= flatten_optimizer("prompt_optimizer", self.prompt_optimizer)
-        if self.regularizer is not None and self.regularizer_optimizer is not None:
-            state |= {f"regularizer.{name}": tensor for name, tensor in self.regularizer.state_dict().items()}
-            state |= flatten_optimizer("regularizer_optimizer", self.regularizer_optimizer)
+        state = {name: tensor for part in self.trained for name, tensor in part.state().items()}
+        if self.regularizer is not None:
+            state |= {f"regularizer.{name}": buffer for name, buffer in self.regularizer.named_buffers()}
         state["similarity"] = torch.tensor(self.similarity, dtype=torch.float64)
         state["next_step"] = torch.tensor(self.next_step)
         state["num_skipped"] = torch.tensor(self.num_skipped)
@@ -131,18 +134,18 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore what `state_dict` returned; KeyError or RuntimeError where it does not fit this learner."""
-        with torch.no_grad():
-            self.prompt.copy_(state["prompt"])
-        restore_optimizer("prompt_optimizer", self.prompt_optimizer, state)
-        if self.regularizer is not None and self.regularizer_optimizer is not None:
-            names = self.regularizer.state_dict()
-            self.regularizer.load_state_dict({name: state[f"regularizer.{name}"] for name in names})
-            restore_optimizer("regularizer_optimizer", self.regularizer_optimizer, state)
+        for part in self.trained:
+            part.load(state)
+        if self.regularizer is not None:
+            for name, buffer in self.regularizer.named_buffers():
+                buffer.copy_(state[f"regularizer.{name}"])
         self.similarity = float(state["similarity"])
         self.next_step = int(state["next_step"])
         self.num_skipped = int(state["num_skipped"])
 
-    def _gradients(self, episodes: Sequence[Episode], mixing_weights: Tensor | None, inner_lr: float) -> MetaGradients:
+    def _gradients(
+        self, episodes: Sequence[Episode], mixing_weights: Tensor | None, inner_lr: Tensor | float
+    ) -> MetaGradients:
         num_tasks = self.config.meta.tasks_per_step
         if self.config.meta.algorithm == "multitask":
             return multitask_gradients(self.model, self.prompt, episodes, self.plan, num_tasks=num_tasks)
@@ -178,32 +181,31 @@ class Learner:
         self.model.train()
         torch.manual_seed(_mix_seed(self.config.run.seed, DROPOUT_STREAM, self.next_step, self.group.rank))
 
-    def _set_learning_rates(self) -> float:
-        """Apply the linear decay to 0 and return the prompt's rate."""
-        remaining = 1 - self.next_step / self.config.meta.steps
-        self.prompt_optimizer.param_groups[0]["lr"] = self.config.meta.prompt_lr * remaining
-        if self.regularizer_optimizer is not None:
-            self.regularizer_optimizer.param_groups[0]["lr"] = self.config.meta.regularizer_lr * remaining
-        return self.config.meta.prompt_lr * remaining
+    @property
+    def _remaining(self) -> float:
+        """Share of the meta-steps that is still to be done."""
+        return 1 - self.next_step / self.config.meta.steps
 
-    def _phi(self) -> list[nn.Parameter]:
-        return [] if self.regularizer is None else list(self.regularizer.parameters())
+    def _inner_lr(self, remaining: float) -> Tensor | float:
+        """Return the rates of the inner steps: learned, set, or the prompt's outer rate when `remaining` is left."""
+        if self.inner_lrs is not None:
+            return self.inner_lrs
+        return self.config.meta.inner_lr or self.config.meta.prompt_lr * remaining
 
-    def _clip(self, total: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Put the meta-batch's gradients in place, clip prompt and regularizer apart, return their norms before."""
-        self.prompt.grad = total["prompt"]
+    def _trained(self) -> list[Trained]:
+        """Return what the outer loop trains, prompt first; each part has its own rate and gradient norm."""
+        meta = self.config.meta
+        parts = [Trained("prompt", {"prompt": self.prompt}, meta.prompt_lr)]
         if self.regularizer is not None:
-            for name, parameter in self.regularizer.named_parameters():
-                parameter.grad = total[f"regularizer.{name}"]
-        limit = self.config.meta.clip_norm
-        prompt_norm = nn.utils.clip_grad_norm_([self.prompt], limit)
-        regularizer_norm = nn.utils.clip_grad_norm_(self._phi(), limit) if self._phi() else torch.zeros_like(prompt_norm)
-        return prompt_norm, regularizer_norm
+            phi = {f"regularizer.{name}": parameter for name, parameter in self.regularizer.named_parameters()}
+            parts.append(Trained("regularizer", phi, meta.regularizer_lr))
+        if self.inner_lrs is not None and meta.inner_lr_lr is not None:
+            parts.append(Trained("inner_lrs", {"inner_lrs": self.inner_lrs}, meta.inner_lr_lr))
+        return parts
 
     def _update(self, similarity: float, total: dict[str, Tensor]) -> None:
-        self.prompt_optimizer.step()
-        if self.regularizer_optimizer is not None:
-            self.regularizer_optimizer.step()
+        for part in self.trained:
+            part.step(self._remaining)
         if self.regularizer is not None and self.regularizer.config.normalize:
             self.regularizer.observe(total["gradient_rows"], total["gradient_sum"], total["gradient_squares"])
         self.similarity = update_average(self.similarity, similarity)
@@ -216,12 +218,21 @@ def _build_regularizer(config: Config, width: int, device: torch.device) -> Grad
     return GradientRegularizer(width, config.regularizer, generator).to(device)
 
 
+def _build_inner_lrs(config: Config, device: torch.device) -> nn.Parameter | None:
+    """Return the learned rate of each inner step, all `meta.inner_lr` (or `meta.prompt_lr`) at first; None: not learned."""
+    meta = config.meta
+    if meta.inner_lr_lr is None:
+        return None
+    return nn.Parameter(torch.full((meta.inner_steps,), meta.inner_lr or meta.prompt_lr, device=device))
+
+
 def _named(share: MetaGradients) -> dict[str, Tensor]:
     """Name a rank's sums over its tasks."""
     rows = share.support_gradients.flatten(0, 1)
     return {
         "prompt": share.prompt,
         **{f"regularizer.{name}": gradient for name, gradient in share.regularizer.items()},
+        "inner_lrs": share.inner_lrs,
         "query_loss": share.query_losses.sum(),
         "support_loss": share.support_losses.sum(),
         "gate": share.gates.sum(),

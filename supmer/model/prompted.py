@@ -19,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from supmer.backbone.load import load_backbone
 from supmer.config import Config, PromptConfig
 from supmer.errors import UserError
+from supmer.model.cross_attention import use_few_query_attention
 from supmer.model.rows import Rows
 from supmer.tasks.episode import NO_CENTROID
 
@@ -52,7 +53,7 @@ class PromptedSeq2Seq(nn.Module):
     """A frozen T5-family model, to whose encoder input every row prepends the prompt of its task.
 
     Args:
-        backbone: the frozen model.
+        backbone: the frozen model; its cross-attention is replaced by an equal one that is cheaper for short targets.
         centroids: cluster centroids [K, d], input embeddings of `scc` rows; None where no row uses them.
         pooling: positions that the pooled encoder state averages: real ones (prompt and text), or `all` with padding.
     """
@@ -61,6 +62,7 @@ class PromptedSeq2Seq(nn.Module):
 
     def __init__(self, backbone: PreTrainedModel, centroids: Tensor | None = None, pooling: Pooling = "masked") -> None:
         super().__init__()
+        use_few_query_attention(backbone)
         self.backbone = backbone
         self.pooling = pooling
         width = backbone.config.d_model

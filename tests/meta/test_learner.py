@@ -69,13 +69,24 @@ def test_rates_decay_to_zero() -> None:
     learner = build(settings(meta={"steps": 2}))
     learner.step(episodes_of(0))
     learner.step(episodes_of(1))
-    assert learner.prompt_optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
-    assert learner.regularizer_optimizer.param_groups[0]["lr"] == pytest.approx(0.5e-4)
+    rates = {part.name: part.optimizer.param_groups[0]["lr"] for part in learner.trained}
+    assert rates == pytest.approx({"prompt": 0.05, "regularizer": 0.5e-4})
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_resumed_run_is_the_same_bit_for_bit(dropout: float) -> None:
-    config = settings(backbone={"dropout": dropout})
+def test_learned_inner_rates_begin_as_set_and_move_apart() -> None:
+    learner = build(settings(meta={"inner_lr": 0.3, "inner_steps": 2, "inner_lr_lr": 0.01}))
+    fixed = build(settings(meta={"inner_lr": 0.3, "inner_steps": 2}))
+    assert learner.step(episodes_of(0)) == fixed.step(episodes_of(0))
+    learner.step(episodes_of(1))
+    rates = learner.state_dict()["inner_lrs"]
+    assert rates.tolist() != pytest.approx([0.3, 0.3], abs=1e-4)
+    assert rates.tolist() == pytest.approx([0.3, 0.3], abs=0.02)
+    assert "inner_lrs" not in fixed.state_dict()
+
+
+@pytest.mark.parametrize(("dropout", "meta"), [(0.0, {}), (0.2, {}), (0.0, {"inner_lr_lr": 0.01, "inner_steps": 2})])
+def test_resumed_run_is_the_same_bit_for_bit(dropout: float, meta: dict[str, object]) -> None:
+    config = settings(backbone={"dropout": dropout}, meta=meta)
     straight, first = build(config), build(config)
     for step in range(6):
         straight.step(episodes_of(step))

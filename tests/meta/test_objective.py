@@ -186,6 +186,24 @@ def test_phi_gradient_against_finite_differences() -> None:
     assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(float(gradient[3, 2]), rel=1e-5)
 
 
+def test_gradients_of_the_inner_rates_against_finite_differences() -> None:
+    model, psi, episodes = exact(tiny_model()), regularizer(gate=False).double(), random_episodes()
+
+    def objective(rates: torch.Tensor) -> MetaGradients:
+        settings = MetaConfig(order="second", hvp="autograd", inner_steps=2)
+        prompt = random_prompt().double()
+        return meta_gradients(model, psi, prompt, episodes, 0.7, rates, PassPlan(4096), settings=settings)
+
+    rates = torch.tensor([0.3, 0.2], dtype=torch.float64)
+    gradient = objective(rates).inner_lrs
+    for step in range(2):
+        moved = [rates.clone(), rates.clone()]
+        moved[0][step] += 1e-5
+        moved[1][step] -= 1e-5
+        ahead, behind = (float(objective(at).query_losses.mean()) for at in moved)
+        assert (ahead - behind) / 2e-5 == pytest.approx(float(gradient[step]), rel=1e-6)
+
+
 @pytest.mark.parametrize("max_tokens", [17, 60, 200])
 def test_batching_does_not_matter(max_tokens: int) -> None:
     model, psi = tiny_model(), regularizer()

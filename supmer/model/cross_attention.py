@@ -1,0 +1,67 @@
+"""Cross-attention of few decoder positions over long inputs, without projecting every encoder state to keys and values.
+
+With q_h the query of head h and H the encoder states, ``q_h (H K_h)^T = (q_h K_h^T) H^T`` and ``a (H V_h) = (a H) V_h``: the
+projections move from S encoder positions to D decoder positions per head. With D = 3 that leaves out a seventh of all
+FLOPs of a T5, and the keys and values that a backward pass would keep.
+Shapes: B rows, D decoder positions, S encoder positions, h heads, k head width, d model width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+class FewQueryAttention(nn.Module):
+    """A T5's cross-attention, its products taken in the order that suits few queries.
+
+    Args:
+        attention: the backbone's own module, whose projections `q`, `k`, `v`, `o` are used under the same names.
+    """
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = attention.q, attention.k, attention.v, attention.o
+        self.num_heads: int = attention.n_heads  # type: ignore[assignment]
+        self.dropout = nn.Dropout(attention.dropout)  # type: ignore[arg-type]
+
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None, key_value_states: Tensor, **_: Any
+    ) -> tuple[Tensor, None, None]:
+        """Attend from decoder states [B, D, d] to encoder states [B, S, d].
+
+        Args:
+            hidden_states: [B, D, d].
+            mask: [B, 1, D, S], True (or 0) where attention is allowed, False (or -inf) where not; None: everywhere.
+            key_value_states: [B, S, d].
+        """
+        queries = self.q(hidden_states).unflatten(-1, (self.num_heads, -1))
+        absorbed = torch.einsum("bdhk,hkm->bhdm", queries, self._by_head(self.k))
+        scores = (absorbed.flatten(1, 2) @ key_value_states.transpose(1, 2)).unflatten(1, absorbed.shape[1:3])
+        weights = self.dropout(_masked(scores, mask).softmax(dim=-1))
+        seen = (weights.flatten(1, 2) @ key_value_states).unflatten(1, absorbed.shape[1:3])
+        values = torch.einsum("bhdm,hkm->bdhk", seen, self._by_head(self.v))
+        return self.o(values.flatten(2)), None, None
+
+    def _by_head(self, projection: nn.Linear) -> Tensor:
+        """Return the weight of a projection as [h, k, d]."""
+        return projection.weight.unflatten(0, (self.num_heads, -1))
+
+
+def use_few_query_attention(backbone: PreTrainedModel) -> None:
+    """Replace the cross-attention of each decoder block (once); parameters keep their names and values."""
+    for block in backbone.get_decoder().block:
+        layer = block.layer[1]
+        if not isinstance(layer.EncDecAttention, FewQueryAttention):
+            layer.EncDecAttention = FewQueryAttention(layer.EncDecAttention)
+
+
+def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return scores
+    if mask.dtype == torch.bool:
+        return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return scores + mask
