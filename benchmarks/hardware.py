@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import ray
@@ -21,15 +21,14 @@ def describe() -> str:
     return f"{_processor()}, {torch.get_num_threads()} threads, {versions}, commit {commit or 'unknown'}"
 
 
-def matmul_rate(size: int = 2048, repeats: int = 5) -> float:
-    """Return the fastest fp32 rate of `size`^3 matrix products in floating-point operations per second."""
+def matmul_seconds(clock: Callable[[], float], size: int = 1024, repeats: int = 8) -> tuple[float, float]:
+    """Multiply fp32 matrices; return floating-point operations and seconds by `clock`, of all repeats together."""
     left, right = torch.randn(size, size), torch.randn(size, size)
-    fastest = float("inf")
+    left @ right  # warm-up
+    started = clock()
     for _ in range(repeats):
-        started = time.perf_counter()
         left @ right
-        fastest = min(fastest, time.perf_counter() - started)
-    return 2 * size**3 / fastest
+    return 2.0 * size**3 * repeats, clock() - started
 
 
 def _processor() -> str:

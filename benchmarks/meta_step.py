@@ -3,10 +3,12 @@
     python benchmarks/meta_step.py --corpus ../shared/corpus/wikipedia_en.jsonl.gz --tokenizer ../shared/tokenizer
 
 Both compute the meta-gradients of the same episodes (natural sentence lengths, published sizes) on a T5-small shape. The
-plain formulation takes one task after the other, pads every row to the configured maximum, and runs support batches of 16
-and query batches of 8. Equal gradients are asserted before any time is printed; the runs alternate, so that a noisy
-machine disturbs both. The last line is one JSON object: `ratio` (plain / ours, median) and `mfu`, the share of the
-machine's fp32 matmul rate that our step spends on rows' own positions (padding does not count as work).
+plain formulation is written on transformers' own T5: one task after the other, every row padded to the configured maximum,
+support batches of 16 and query batches of 8. Equal gradients are asserted before any time is printed. Plain, ours and
+matrix products run in turn, so that a noisy machine disturbs all of them; `--clock cpu` counts processor seconds in place
+of wall time, for machines whose cores are shared with other work. The last line is one JSON object: `ratio` (plain / ours,
+over all kinds) and `mfu`, the share of the fp32 matmul rate that our step spends on products that the method needs: padding
+does not count, and neither do the keys and values that our cross-attention leaves out.
 """
 
 from __future__ import annotations
@@ -17,14 +19,16 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import ray
 import torch
-from hardware import describe, matmul_rate
+from hardware import describe, matmul_seconds
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput
 
 from supmer.backbone.load import load_tokenizer
 from supmer.cli import validate
@@ -34,9 +38,9 @@ from supmer.corpus.store import TaskStore
 from supmer.meta.losses import cross_entropy, mixed_divergence
 from supmer.meta.objective import meta_gradients
 from supmer.meta.passes import PassPlan
-from supmer.model.prompted import Mixing, PromptedSeq2Seq
+from supmer.model.prompted import PromptedSeq2Seq
 from supmer.model.regularizer import GradientRegularizer
-from supmer.model.rows import collate
+from supmer.model.rows import Rows, collate
 from supmer.tasks.episode import Episode
 from supmer.tasks.sampler import EpisodeSampler
 from supmer.tasks.vocabulary import TaskVocabulary
@@ -50,36 +54,44 @@ NUM_DECODED = 3
 TOLERANCE = 5e-4
 """Of fp32 sums over thousands of positions in another order: in float64 both agree to 2e-14, in fp32 each is off by 1e-4."""
 
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+class Timing(NamedTuple):
+    """Seconds of one meta-step, plain and ours, and the matmul rate around ours in FLOP/s."""
+
+    plain: float
+    ours: float
+    rate: float
+
 
 def main() -> None:
     arguments = _parse()
     torch.set_num_threads(arguments.threads)
     config, episodes = draw_episodes(arguments)
-    model = t5_small(torch.randn(NUM_CLUSTERS, WIDTH, generator=torch.Generator().manual_seed(0)))
+    centroids = torch.randn(NUM_CLUSTERS, WIDTH, generator=torch.Generator().manual_seed(0))
     psi = GradientRegularizer(WIDTH, config.regularizer, torch.Generator().manual_seed(0))
+    model = PromptedSeq2Seq(t5_small(), centroids)
+    plain = Plain(t5_small(), centroids, psi, config.max_input_tokens)
     prompt = model.backbone.shared.weight[: config.prompt.length].detach().clone()
-    plan = PassPlan(config.train.max_tokens_per_microbatch)
+    plan = PassPlan(arguments.max_tokens)
 
     def ours(batch: list[Episode]) -> Tensor:
         return meta_gradients(model, psi, prompt, batch, LAM, INNER_LR, plan).prompt
 
-    def plain(batch: list[Episode]) -> Tensor:
-        return plain_prompt_gradient(model, psi, prompt, batch, config.max_input_tokens)
-
-    print(describe())
-    ours(next(iter(episodes.values())))  # warm-up
-    results = []
+    print(describe(), f"{arguments.clock} time, micro-batches of {arguments.max_tokens} tokens", sep=", ")
+    ours(next(iter(episodes.values()))[:1])  # warm-up
+    rows = []
     for kind, batch in episodes.items():
-        rate = matmul_rate()
-        seconds = compare(partial(plain, batch), partial(ours, batch), arguments.repeats)
-        share = useful_flops(model.backbone.config, batch, config.prompt.length) / rate
-        results.append((*seconds, share))
+        timing = compare(lambda b=batch: plain.prompt_gradient(prompt, b), lambda b=batch: ours(b), arguments)
+        ideal = needed_flops(model.backbone.config, batch, config.prompt.length) / timing.rate
+        rows.append((timing.plain, timing.ours, ideal))
         print(
-            f"{kind:5s} plain {seconds[0]:6.2f} s  ours {seconds[1]:6.2f} s  ratio {seconds[0] / seconds[1]:5.2f}  "
-            f"mfu {share / seconds[1]:.2f}  matmul {rate / 1e9:.0f} GFLOP/s",
+            f"{kind:5s} plain {timing.plain:6.2f} s  ours {timing.ours:6.2f} s  ratio {timing.plain / timing.ours:5.2f}  "
+            f"mfu {ideal / timing.ours:.2f}  matmul {timing.rate / 1e9:.0f} GFLOP/s",
             flush=True,
         )
-    plain_seconds, our_seconds, ideal_seconds = (sum(column) for column in zip(*results, strict=True))
+    plain_seconds, our_seconds, ideal_seconds = (sum(column) for column in zip(*rows, strict=True))
     summary = {"ratio": round(plain_seconds / our_seconds, 3), "mfu": round(ideal_seconds / our_seconds, 3)}
     print(json.dumps({"benchmark": "meta_step", **summary}))
 
@@ -91,7 +103,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--tokenizer", default=str(shared / "tokenizer"))
     parser.add_argument("--tasks", type=int, default=2, help="episodes of a meta-batch (published: 4)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=1, help="the median counts")
+    parser.add_argument("--max-tokens", type=int, default=1024, help="train.max_tokens_per_microbatch; small suits caches")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     return parser.parse_args()
 
 
@@ -116,50 +130,82 @@ def draw_episodes(arguments: argparse.Namespace) -> tuple[Config, dict[TaskKind,
         }
 
 
-def t5_small(centroids: Tensor) -> PromptedSeq2Seq:
-    """Build a random backbone of T5-small's shape (d 512, 6 + 6 layers)."""
+def t5_small() -> T5ForConditionalGeneration:
+    """Build a frozen backbone of T5-small's shape (d 512, 6 + 6 layers), always with the same random weights."""
     torch.manual_seed(0)
     backbone = T5ForConditionalGeneration(T5Config(vocab_size=32128, dropout_rate=0.0, decoder_start_token_id=0))
     backbone.config.use_cache = False
-    return PromptedSeq2Seq(backbone.requires_grad_(False).eval(), centroids)
+    return backbone.requires_grad_(False).eval()
 
 
-def plain_prompt_gradient(
-    model: PromptedSeq2Seq, psi: GradientRegularizer, prompt: Tensor, episodes: list[Episode], width: int
-) -> Tensor:
-    """Return the outer gradient of the prompt [L, d], one task after the other at full width."""
-    total = torch.zeros_like(prompt)
-    for episode in episodes:
-        leaf = prompt[None].clone().requires_grad_(True)
-        support = collate(episode.support, [0] * len(episode.support), width)
-        output = model(leaf, support)
-        (gradient,) = torch.autograd.grad(cross_entropy(output.logits, support.labels).mean(), leaf)
-        hidden = output.hidden_sum.sum(dim=0) / output.hidden_count.sum()
-        adapted = (leaf - INNER_LR * psi(gradient, hidden[None]).gradient).detach().requires_grad_(True)
-        for start in range(0, len(episode.query), PLAIN_QUERY_BATCH):
-            part = slice(start, start + PLAIN_QUERY_BATCH)
-            size = len(episode.query[part])
-            query = collate(episode.query[part], [0] * size, width)
-            augmentation = collate(episode.augmentation[part], [0] * size, width)
-            lam = torch.full((size,), LAM)
-            logits = model(adapted, query, Mixing(augmentation, lam)).logits
-            loss = mixed_divergence(logits, query.labels, augmentation.labels, lam).sum() / len(episode.query)
-            total += torch.autograd.grad(loss, adapted)[0][0] / len(episodes)
-    return total
+@dataclass(frozen=True)
+class Plain:
+    """The plain formulation on a transformers model as it is; `width`: text positions that every row is padded to."""
+
+    backbone: T5ForConditionalGeneration
+    centroids: Tensor
+    psi: GradientRegularizer
+    width: int
+
+    def prompt_gradient(self, prompt: Tensor, episodes: list[Episode]) -> Tensor:
+        """Return the outer gradient of the prompt [L, d], one task after the other."""
+        total = torch.zeros_like(prompt)
+        for episode in episodes:
+            adapted = self._adapt(prompt, episode).requires_grad_(True)
+            for start in range(0, len(episode.query), PLAIN_QUERY_BATCH):
+                loss = self._query_loss(adapted, episode, slice(start, start + PLAIN_QUERY_BATCH))
+                total += torch.autograd.grad(loss, adapted)[0] / len(episodes)
+        return total
+
+    def _adapt(self, prompt: Tensor, episode: Episode) -> Tensor:
+        leaf = prompt.clone().requires_grad_(True)
+        support = self._collate(episode.support)
+        hidden, mask = self._encode(leaf, support)
+        (gradient,) = torch.autograd.grad(
+            cross_entropy(self._decode(hidden, mask, support.labels), support.labels).mean(), leaf
+        )
+        pooled = (hidden.detach() * mask.unsqueeze(-1)).sum(dim=(0, 1)) / mask.sum()
+        return (prompt - INNER_LR * self.psi(gradient[None], pooled[None]).gradient[0]).detach()
+
+    def _query_loss(self, adapted: Tensor, episode: Episode, part: slice) -> Tensor:
+        query, augmentation = self._collate(episode.query[part]), self._collate(episode.augmentation[part])
+        (hidden_q, mask_q), (hidden_a, mask_a) = self._encode(adapted, query), self._encode(adapted, augmentation)
+        logits = self._decode(LAM * hidden_q + (1 - LAM) * hidden_a, mask_q | mask_a, query.labels)
+        lam = torch.full((len(query.labels),), LAM)
+        return mixed_divergence(logits, query.labels, augmentation.labels, lam).sum() / len(episode.query)
+
+    def _collate(self, examples: tuple) -> Rows:
+        return collate(examples, [0] * len(examples), self.width)
+
+    def _encode(self, prompt: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        is_centroid = (rows.centroid_ids >= 0).unsqueeze(-1)
+        embedded = self.backbone.shared(rows.input_ids)
+        embedded = torch.where(is_centroid, self.centroids[rows.centroid_ids.clamp(min=0)], embedded)
+        inputs = torch.cat([prompt.expand(len(embedded), -1, -1), embedded], dim=1)
+        mask = torch.cat([torch.ones(len(embedded), len(prompt), dtype=torch.long), rows.attention_mask], dim=1)
+        return self.backbone.encoder(inputs_embeds=inputs, attention_mask=mask).last_hidden_state, mask
+
+    def _decode(self, hidden: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+        decoder_input_ids = self.backbone.prepare_decoder_input_ids_from_labels(labels)
+        encoded = BaseModelOutput(last_hidden_state=hidden)
+        return self.backbone(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=decoder_input_ids).logits
 
 
-def useful_flops(model: T5Config, episodes: list[Episode], prompt_length: int) -> float:
+def needed_flops(model: T5Config, episodes: list[Episode], prompt_length: int) -> float:
     """Return the multiply-adds (times 2) of a step on rows of their own lengths, forward and backward.
 
-    Frozen weights need no gradient, so a linear layer costs as much backward as forward, and an attention product twice.
+    A mixed pair is as long as its longer row: both sides' states count at every position that the other has. Frozen weights
+    need no gradient, so a linear layer costs as much backward as forward, and an attention product twice.
     """
     total = 0.0
     for episode in episodes:
-        lengths = [[prompt_length + len(row.input_ids) for row in rows] for rows in (episode.support, episode.query)]
-        partners = [prompt_length + len(row.input_ids) for row in episode.augmentation]
-        total += sum(encoder_flops(model, length) for length in [*lengths[0], *lengths[1], *partners])
-        unions = [max(pair) for pair in zip(lengths[1], partners, strict=True)]
-        total += sum(decoder_flops(model, length) for length in [*lengths[0], *unions])
+        support = [prompt_length + len(row.input_ids) for row in episode.support]
+        pairs = [
+            prompt_length + max(len(query.input_ids), len(partner.input_ids))
+            for query, partner in zip(episode.query, episode.augmentation, strict=True)
+        ]
+        total += sum(encoder_flops(model, length) for length in [*support, *pairs, *pairs])
+        total += sum(decoder_flops(model, length) for length in [*support, *pairs])
     return total
 
 
@@ -174,24 +220,33 @@ def encoder_flops(model: T5Config, length: int) -> float:
 def decoder_flops(model: T5Config, length: int) -> float:
     """Forward and backward of one row's three decoder positions, cross-attention over `length` states, and the head."""
     inner = model.num_heads * model.d_kv
-    own = 2 * NUM_DECODED * model.d_model * (6 * inner + 2 * model.d_ff)
-    states = 2 * length * model.d_model * 2 * inner
-    attention = 2 * 2 * NUM_DECODED * (length + NUM_DECODED) * inner
+    own = 2 * NUM_DECODED * model.d_model * (8 * inner + 2 * model.d_ff)
+    own_attention = 2 * 2 * NUM_DECODED * NUM_DECODED * inner
+    cross_attention = 2 * 2 * NUM_DECODED * model.num_heads * length * model.d_model
     head = 2 * NUM_DECODED * model.d_model * model.vocab_size
-    return model.num_decoder_layers * (2 * (own + states) + 3 * attention) + 2 * head
+    return model.num_decoder_layers * (2 * own + 3 * (own_attention + cross_attention)) + 2 * head
 
 
-def compare(plain: Callable[[], Tensor], ours: Callable[[], Tensor], repeats: int) -> tuple[float, float]:
-    """Return the median seconds of both, run in turn; each time they must agree."""
-    times: list[tuple[float, float]] = []
-    for _ in range(repeats):
-        started = time.perf_counter()
+def compare(plain: Callable[[], Tensor], ours: Callable[[], Tensor], arguments: argparse.Namespace) -> Timing:
+    """Return the medians of both, and of matrix products just before and after ours; each time both must agree."""
+    clock = CLOCKS[arguments.clock]
+    # Processor seconds add up over threads; the step's own share of them is what a core of its own would take.
+    threads = arguments.threads if arguments.clock == "cpu" else 1
+    timings = []
+    for _ in range(arguments.repeats):
+        marks = [clock()]
         expected = plain()
-        between = time.perf_counter()
+        marks.append(clock())
+        flops, before = matmul_seconds(clock)
+        marks.append(clock())
         found = ours()
-        times.append((between - started, time.perf_counter() - between))
+        marks.append(clock())
+        _, after = matmul_seconds(clock)
         assert_near(found, expected)
-    return statistics.median(t for t, _ in times), statistics.median(t for _, t in times)
+        timings.append(
+            Timing((marks[1] - marks[0]) / threads, (marks[3] - marks[2]) / threads, 2 * flops * threads / (before + after))
+        )
+    return Timing(*(statistics.median(column) for column in zip(*timings, strict=True)))
 
 
 def assert_near(found: Tensor, expected: Tensor) -> None:

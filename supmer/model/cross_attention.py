@@ -22,11 +22,11 @@ class FewQueryAttention(nn.Module):
         attention: the backbone's own module, whose projections `q`, `k`, `v`, `o` are used under the same names.
     """
 
-    def __init__(self, attention: nn.Module) -> None:
+    def __init__(self, attention: Any) -> None:
         super().__init__()
         self.q, self.k, self.v, self.o = attention.q, attention.k, attention.v, attention.o
-        self.num_heads: int = attention.n_heads  # type: ignore[assignment]
-        self.dropout = nn.Dropout(attention.dropout)  # type: ignore[arg-type]
+        self.num_heads: int = attention.n_heads
+        self.dropout = nn.Dropout(attention.dropout)
 
     def forward(
         self, hidden_states: Tensor, mask: Tensor | None, key_value_states: Tensor, **_: Any
@@ -38,22 +38,23 @@ class FewQueryAttention(nn.Module):
             mask: [B, 1, D, S], True (or 0) where attention is allowed, False (or -inf) where not; None: everywhere.
             key_value_states: [B, S, d].
         """
-        queries = self.q(hidden_states).unflatten(-1, (self.num_heads, -1))
+        queries = self.q(hidden_states).view(*hidden_states.shape[:2], self.num_heads, -1)
         absorbed = torch.einsum("bdhk,hkm->bhdm", queries, self._by_head(self.k))
-        scores = (absorbed.flatten(1, 2) @ key_value_states.transpose(1, 2)).unflatten(1, absorbed.shape[1:3])
+        scores = torch.einsum("bhdm,bsm->bhds", absorbed, key_value_states)
         weights = self.dropout(_masked(scores, mask).softmax(dim=-1))
-        seen = (weights.flatten(1, 2) @ key_value_states).unflatten(1, absorbed.shape[1:3])
+        seen = torch.einsum("bhds,bsm->bhdm", weights, key_value_states)
         values = torch.einsum("bhdm,hkm->bdhk", seen, self._by_head(self.v))
         return self.o(values.flatten(2)), None, None
 
     def _by_head(self, projection: nn.Linear) -> Tensor:
         """Return the weight of a projection as [h, k, d]."""
-        return projection.weight.unflatten(0, (self.num_heads, -1))
+        return projection.weight.view(self.num_heads, -1, projection.in_features)
 
 
 def use_few_query_attention(backbone: PreTrainedModel) -> None:
     """Replace the cross-attention of each decoder block (once); parameters keep their names and values."""
-    for block in backbone.get_decoder().block:
+    decoder: Any = backbone.get_decoder()
+    for block in decoder.block:
         layer = block.layer[1]
         if not isinstance(layer.EncDecAttention, FewQueryAttention):
             layer.EncDecAttention = FewQueryAttention(layer.EncDecAttention)

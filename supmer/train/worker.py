@@ -19,7 +19,7 @@ from supmer.errors import UserError
 from supmer.meta.group import Group, LocalGroup, TorchGroup
 from supmer.meta.learner import Learner
 from supmer.model.prompted import PromptedSeq2Seq, build_model, initial_prompt
-from supmer.model.sharding import build_sharded_model
+from supmer.model.sharding import build_sharded_model, local_parameter_bytes
 from supmer.tasks.sampler import EpisodeSampler
 from supmer.tasks.vocabulary import TaskVocabulary
 from supmer.train import checkpoint
@@ -58,6 +58,9 @@ def _train(job: Job, post: Correspondent) -> bool:
     group: Group = TorchGroup(device) if context.get_world_size() > 1 else LocalGroup()
     store = TaskStore.open(job.store_uri)
     learner = build_learner(config, store, device, group)
+    if config.train.sharding != "none" and group.rank == 0:
+        held = local_parameter_bytes(learner.model) / 2**20
+        post.post(Note(f"each worker holds {held:.2f} MiB of the backbone's weights"))
     _restore(learner, job, post)
     # Only now: a backbone may be on its way for longer than any step takes.
     watch = HangWatch(config.train.hang_seconds, lambda where: post.warn_at_once(f"worker {group.rank} hangs: {where}"))

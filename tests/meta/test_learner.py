@@ -182,8 +182,10 @@ def test_evaluation_is_free_of_dropout_and_changes_nothing() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in learner.state_dict().items())
 
 
-def test_gradient_checkpointing_computes_the_same() -> None:
-    plain, saving = build(), build()
+@pytest.mark.parametrize("meta", [{}, {"order": "second"}, {"order": "second", "hvp": "autograd"}])
+def test_gradient_checkpointing_computes_the_same(meta: dict[str, object]) -> None:
+    config = settings(backbone={"attention": "eager"}, meta=meta)
+    plain, saving = build(config), build(config)
     finish_backbone(saving.model.backbone, BackboneConfig(dropout=0.0, gradient_checkpointing=True))
     for step in range(2):
         plain.step(episodes_of(step))
@@ -202,6 +204,19 @@ def test_compiled_blocks_compute_the_same_for_rows_of_any_length() -> None:
         plain.step(episodes_of(step))
         compiled.step(episodes_of(step))
     torch.testing.assert_close(compiled.prompt, plain.prompt, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("meta", [{}, {"order": "second"}])
+def test_bfloat16_backbone_trains_in_float32(meta: dict[str, object]) -> None:
+    config = settings(meta=meta)
+    full, half = build(config), build(config)
+    half.model.backbone.bfloat16()
+    expected, report = full.step(episodes_of(0)), half.step(episodes_of(0))
+    assert report.means.query_loss == pytest.approx(expected.means.query_loss, rel=0.02)
+    assert not report.skipped
+    kept = {name: tensor.dtype for name, tensor in half.state_dict().items() if tensor.is_floating_point()}
+    assert {kept.pop("similarity")} == {torch.float64}
+    assert set(kept.values()) == {torch.float32}
 
 
 @pytest.mark.parametrize("algorithm", ["supmer", "multitask"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from factories import WIDTH, random_episodes, random_prompt, tiny_backbone, tiny_model
+from factories import WIDTH, random_episode, random_episodes, random_prompt, tiny_backbone, tiny_model
 from torch import distributed, multiprocessing
 from torch.profiler import ProfilerActivity, profile
 
@@ -16,7 +16,7 @@ from supmer.cli import validate
 from supmer.config import Config, MetaConfig, RegularizerConfig
 from supmer.meta.group import TorchGroup
 from supmer.meta.objective import MetaGradients, meta_gradients
-from supmer.meta.passes import PassPlan
+from supmer.meta.passes import PassPlan, plan_rows, run_pass, support_loss
 from supmer.model.prompted import PromptedSeq2Seq, initial_prompt
 from supmer.model.regularizer import GradientRegularizer
 from supmer.model.sharding import build_sharded_model, local_parameter_bytes
@@ -76,6 +76,19 @@ def assert_same_as_alone(model: PromptedSeq2Seq, tied: bool, group: TorchGroup) 
                 assert_near(group.all_reduce_sum(share.regularizer[name]), expected)
 
 
+def assert_unequal_work_ends(model: PromptedSeq2Seq, group: TorchGroup) -> None:
+    """Ranks with 0, 1, 3 and 8 micro-batches end a pass together, and add up to what one process finds in one."""
+    rows, prompts = random_episode(7, num_rows=12).support, random_prompt()[None]
+    own = [rows[:0], rows[:1], rows[1:4], rows[4:]][group.rank]
+    plan = PassPlan(max_tokens=1, agree=group.all_reduce_max)
+    batches = plan_rows([own], prompts.shape[1], plan)
+    assert len(batches) == [0, 1, 3, 8][group.rank]
+    share = run_pass(model, prompts, batches, support_loss, plan).gradients * len(own) / len(rows)
+    together = PassPlan(4096)
+    alone = run_pass(tiny_model(), prompts, plan_rows([rows], prompts.shape[1], together), support_loss, together)
+    assert_near(group.all_reduce_sum(share), alone.gradients)
+
+
 def assert_near(found: torch.Tensor, expected: torch.Tensor) -> None:
     assert float((found - expected).norm()) <= 1e-5 * float(expected.norm())
 
@@ -91,11 +104,14 @@ def check_equality(rank: int, world: int, port: int, folder: Path) -> None:
             config = settings(folder / ("tied" if tied else "untied"), sharding, size)
             model = build_sharded_model(config, tiny_model().centroids, torch.device("cpu"))
             assert_same_as_alone(model, tied, group)
+            if world == 4 and tied:
+                assert_unequal_work_ends(model, group)
             table = tiny_backbone(tied=tied).shared.weight
             prompt = initial_prompt(config.prompt, model, seed=0)
             assert all((table == row).all(dim=1).any() for row in prompt)
             if not tied:
                 share = local_parameter_bytes(model) / bytes_alone
+                print(f"{sharding}, rank {rank} of {world}: {local_parameter_bytes(model)} of {bytes_alone} bytes")
                 assert share == pytest.approx(1 / size, rel=0.05)
                 if rank == 0:
                     (folder / f"bytes-{sharding}-{world}.json").write_text(json.dumps(share))

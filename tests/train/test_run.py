@@ -55,7 +55,8 @@ def runs(tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     connect_ray(min_cpus=4)
     try:
         whole = start("whole")
-        two_workers = start("two", "train.workers=2", "train.sharding=full")
+        with captured_log() as sharded_lines:
+            two_workers = start("two", "train.workers=2", "train.sharding=full")
         metrics = folder / "disturbed" / "metrics.jsonl"
         with when(lambda: num_rows(metrics) > 30, lambda: os.kill(os.getpid(), signal.SIGTERM)):
             stopped = start("disturbed")
@@ -64,7 +65,7 @@ def runs(tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         state.write_bytes(state.read_bytes()[:-10])
         with captured_log() as lines, when(lambda: num_rows(metrics) > 52, kill_worker):
             disturbed = start("disturbed")
-        yield Runs(tiny_files, folder, whole, two_workers, stopped, disturbed, "\n".join(lines))
+        yield Runs(tiny_files, folder, whole, two_workers, stopped, disturbed, "\n".join([*sharded_lines, *lines]))
     finally:
         ray.shutdown()
 
@@ -200,6 +201,10 @@ def test_two_workers_that_share_the_weights_compute_what_one_does(runs: Runs) ->
 def test_sigterm_saves_the_step_it_came_in(runs: Runs) -> None:
     assert (runs.stopped.is_complete, runs.stopped.exit_code) == (False, 0)
     assert "continuing after step" in runs.log
+
+
+def test_sharded_workers_tell_how_much_they_hold(runs: Runs) -> None:
+    assert "MiB of the backbone's weights" in runs.log
 
 
 def test_damaged_newest_checkpoint_and_killed_worker_are_told(runs: Runs) -> None:
