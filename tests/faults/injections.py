@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 from run_process import RunLostError, RunProcess
 
 from supmer.train import checkpoint
+
+T = TypeVar("T")
 
 WORKER, BUILDER = "RayTrainWorker", "MapWorker"
 """Words in the titles that Ray gives the processes of workers and of the actors that build episodes."""
@@ -58,15 +61,14 @@ def damage_newest_checkpoint(run: RunProcess, rng: random.Random) -> None:
     folder = run.folder / "checkpoints"
     newest = folder / checkpoint.newest_first(str(folder))[0]
     file = newest / rng.choice([checkpoint.STATE_FILE, checkpoint.MANIFEST_FILE])
-    content = bytearray(file.read_bytes()) if file.exists() else bytearray(b"?")
-    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-    rng.choice(
-        [
-            lambda: file.write_bytes(content),
-            lambda: file.write_bytes(content[: len(content) // 2]),
-            lambda: file.unlink(missing_ok=True),
-        ]
-    )()
+    content = file.read_bytes() if file.exists() else b"?"
+    position = rng.randrange(len(content))
+    changed = content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+    damaged = rng.choice([changed, content[:position], None])
+    if damaged is None:
+        file.unlink(missing_ok=True)
+    else:
+        file.write_bytes(damaged)
     kill_worker(run, rng)
 
 
@@ -74,7 +76,7 @@ def kill_workers_while_a_checkpoint_is_written(run: RunProcess, rng: random.Rand
     """Wait for the next folder of a checkpoint to appear, and up to some milliseconds more."""
     workers = run.processes(WORKER)
     before = _checkpoints(run)
-    _wait_for(lambda: bool(_checkpoints(run) - before))
+    _wait_for(lambda: _checkpoints(run) - before)
     time.sleep(rng.uniform(0, 0.004))
     for worker in workers:
         worker.kill()
@@ -82,7 +84,7 @@ def kill_workers_while_a_checkpoint_is_written(run: RunProcess, rng: random.Rand
 
 def kill_driver_while_a_checkpoint_is_written(run: RunProcess, rng: random.Random) -> None:
     before = _checkpoints(run)
-    _wait_for(lambda: bool(_checkpoints(run) - before))
+    _wait_for(lambda: _checkpoints(run) - before)
     time.sleep(rng.uniform(0, 0.004))
     kill_driver(run, rng)
 
@@ -106,17 +108,17 @@ MIXTURE = [*FAULTS, *(kind for kind, fault in FAULTS.items() if fault.exit_code 
 
 
 def _one_of(run: RunProcess, word: str, rng: random.Random) -> psutil.Process:
-    found: list[psutil.Process] = []
-    _wait_for(lambda: bool(found.extend(run.processes(word)) or found))
-    return rng.choice(found)
+    return rng.choice(_wait_for(lambda: run.processes(word)))
 
 
 def _checkpoints(run: RunProcess) -> set[Path]:
     return set((run.folder / "checkpoints").glob("step_*"))
 
 
-def _wait_for(condition: Callable[[], bool]) -> None:
+def _wait_for(look: Callable[[], T]) -> T:
+    """Look until there is something, and return it."""
     give_up = time.monotonic() + SECONDS_TO_FIND
-    while not condition():
+    while not (found := look()):
         if time.monotonic() > give_up:
             raise RunLostError("nothing was there to be harmed")
+    return found
