@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy
 
 from supmer.config import ClustersConfig, Config
 from supmer.corpus.clustering import Fit, Merged, assign, distances, fit_kmeans, sample_counts
 from supmer.corpus.embedding import Embeddings, Encoder
-from supmer.corpus.stages import embedder_resources, embedder_threads, on_data_nodes
+from supmer.corpus.stages import embedder_pool, embedder_resources, embedder_threads, on_data_nodes
 from supmer.corpus.workspace import Part, Workspace, write_table
 
 PARTS_PER_RUN = 8
@@ -62,7 +61,7 @@ def backbone_centroids(parts: Sequence[Part], fit: Fit, merged: Merged, config: 
     pieces = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         SumPart,
         fn_constructor_args=(config, store_uri, fit.centroids, embedder_threads(num_actors)),
-        compute=ActorPoolStrategy(size=num_actors),
+        compute=embedder_pool(num_actors),
         **resources,
     )
     sums: Any = 0.0

@@ -69,7 +69,7 @@ def embed_parts(parts: Sequence[Part], num_ranges: int, config: Config, store_ur
         .map(
             EmbedPart,
             fn_constructor_args=(config, store_uri, embedder_threads(num_actors)),
-            compute=ActorPoolStrategy(min_size=1, max_size=num_actors, initial_size=num_actors),
+            compute=embedder_pool(num_actors),
             **resources,
         )
     )
@@ -178,6 +178,11 @@ def _tokenizer(config: BackboneConfig) -> PreTrainedTokenizerBase:
 def on_data_nodes(function: Callable[..., Any]) -> Any:
     """Return the function as a Ray task that runs where data is prepared."""
     return ray.remote(function).options(resources=role_resources("data"))
+
+
+def embedder_pool(num_actors: int) -> ActorPoolStrategy:
+    """Return a pool that starts with all its actors, and may have fewer where there is little to do."""
+    return ActorPoolStrategy(min_size=1, max_size=num_actors, initial_size=num_actors)
 
 
 def embedder_threads(num_actors: int) -> int:
