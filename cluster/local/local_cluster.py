@@ -70,6 +70,7 @@ def start_head(folder: Path, mark: str) -> subprocess.Popen[bytes]:
     command += ["--disable-usage-stats"]
     environment = os.environ | {
         MARK: mark,
+        "PATH": f"{ray.parent}{os.pathsep}{os.environ['PATH']}",  # a job's `python` is this environment's
         # A plain `ray job submit` sends no token. Where others use this machine, export RAY_AUTH_MODE=token for both.
         "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "disabled"),
         "RAY_FAKE_CLUSTER": "1",
