@@ -24,6 +24,8 @@ from supmer.redaction import RedactingFormatter, redact
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
+MAX_YAML_DEPTH = 20
+
 
 class JobParser(argparse.ArgumentParser):
     """A parser that reports a wrong argument like any other user's mistake: one line, exit code 2."""
@@ -120,7 +122,7 @@ def _read_yaml(path: str | Path | None) -> DictConfig:
     if path is None:
         return OmegaConf.create({})
     try:
-        _refuse_aliases(path)
+        _refuse_traps(path)
         content = OmegaConf.load(path)
     except FileNotFoundError as error:
         raise UserError(f"--config {path}: no such file") from error
@@ -131,11 +133,15 @@ def _read_yaml(path: str | Path | None) -> DictConfig:
     return content
 
 
-def _refuse_aliases(path: str | Path) -> None:
-    """Aliases of aliases make a file of a few lines grow to any size in memory."""
-    text = Path(path).read_text()
-    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-        raise ValueError("aliases are not taken")
+def _refuse_traps(path: str | Path) -> None:
+    """Aliases of aliases make a few lines grow to any size, and libyaml overflows the stack on deeply nested ones."""
+    depth = 0
+    for event in yaml.parse(Path(path).read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("aliases are not taken")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_YAML_DEPTH:
+            raise ValueError(f"nested more than {MAX_YAML_DEPTH} levels deep")
 
 
 def _on_base(path: str | Path | None, content: DictConfig) -> DictConfig:

@@ -137,7 +137,7 @@ def _differences_from_stored(config: Config, directory: RunDirectory) -> list[st
         return []
     try:
         stored = validate(yaml.safe_load(storage.read_bytes(directory.config)))
-    except (yaml.YAMLError, UnicodeDecodeError, UserError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, UserError) as error:
         return [f"config.yaml is not readable: {error}"]
     before, after = dict(_bound(stored.model_dump(mode="json"))), dict(_bound(config.model_dump(mode="json")))
     return [f"{name}: {before[name]} -> {after[name]}" for name in after if before[name] != after[name]]
