@@ -37,7 +37,7 @@ def test_defaults_are_the_published_settings() -> None:
     assert (config.regularizer.hidden_layers, config.regularizer.rank, config.regularizer.gate_hidden) == (1, 1920, 24)
     assert (config.curriculum.alpha, config.curriculum.m) == (1.0, 2.0)
     assert (config.fewshot.k, config.fewshot.steps, config.fewshot.batch_size, config.fewshot.learning_rate) == (
-        16,
+        [16],
         200,
         16,
         0.1,

@@ -27,6 +27,7 @@ class FewQueryAttention(nn.Module):
         self.q, self.k, self.v, self.o = attention.q, attention.k, attention.v, attention.o
         self.num_heads: int = attention.n_heads
         self.dropout = nn.Dropout(attention.dropout)
+        self.train(attention.training)
 
     def forward(
         self, hidden_states: Tensor, mask: Tensor | None, key_value_states: Tensor, **_: Any
