@@ -12,13 +12,13 @@ import pytest
 
 CAMPAIGN = Path(__file__).with_name("campaign.py")
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 def campaign(folder: Path, *arguments: str) -> dict[str, object]:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     command = [sys.executable, str(CAMPAIGN), "--keep", str(folder), *arguments]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=850, check=False, env=environment)
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=1400, check=False, env=environment)
     assert result.returncode == 0, result.stdout
     return dict(json.loads(result.stdout.splitlines()[-1]))
 

@@ -12,7 +12,7 @@ from scripts import Finished
 from scripts import run as run_script
 from tiny_run import tiny_overrides, write_tiny_files
 
-TIMEOUT = 300
+TIMEOUT = 500
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.cluster
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_the_evidence_is_whole_and_computed_once(folder: Path) -> None:
     first = evidence(folder)
     assert first.returncode == 0, first.stderr
