@@ -89,7 +89,9 @@ def claim(config: Config) -> tuple[Config, RunDirectory]:
         directory = _directory(config)
     elif differing:
         storage.delete_folder(directory.uri)
-    storage.write_bytes(directory.config, to_yaml(config).encode())
+    resolved = to_yaml(config).encode()
+    if not storage.exists(directory.config) or storage.read_bytes(directory.config) != resolved:
+        storage.write_bytes(directory.config, resolved)
     return config, directory
 
 
