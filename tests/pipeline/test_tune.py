@@ -57,7 +57,7 @@ def trials(folder: Path) -> dict[str, dict[str, Any]]:
     return {record["trial"]: record for record in map(json.loads, lines)}
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 300) -> None:
+def wait_until(condition: Callable[[], bool], timeout: float = 600) -> None:
     give_up = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < give_up, "waited in vain"

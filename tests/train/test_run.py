@@ -26,7 +26,7 @@ from supmer.train.replay import replay
 from supmer.train.run import RunResult, run
 from supmer.train.run_dir import RunDirectory
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 NUM_STEPS = 60
 SETTINGS = (f"meta.steps={NUM_STEPS}", "train.checkpoint_every=10", "train.validate_every=20", "train.keep_checkpoints=3")
