@@ -12,7 +12,7 @@ from tiny_run import tiny_overrides
 from supmer.train.metrics import read_rows
 
 OWN_LINE = re.compile(r"^\d\d:\d\d:\d\d supmer\.")
-RAYS_START = re.compile(r"^\[.* (logging|network_util)\.cc:\d+\]")
+RAYS_START = re.compile(r"^\[[^]]*\] (logging|network_util)\.cc:\d+: ")
 """What Ray's core says before its log level counts: that level, and that there is no network where there is none."""
 
 
