@@ -7,11 +7,13 @@ task; those paragraphs are in no document of the corpus, whichever package repea
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib.util
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -28,6 +30,10 @@ HASH_SEED = b"supmer package_docs 1"
 SKIPPED_FOLDERS = frozenset(
     ("tests", "test", "testing", "_vendor", "vendored", "third_party", "thirdparty_files", "externals")
 )
+
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+"""Fields of a statement that hold statements."""
 
 # What gives the library away by its name alone is hidden; what it is about stays.
 OWN_NAMES = re.compile(r"\b(pandas|pd|scipy|sklearn|scikit-learn|scikits?|networkx|nx)\b(\.\w+)*", re.IGNORECASE)
@@ -74,7 +80,7 @@ def task_rows(split: Literal["train", "test"]) -> list[TaskRow]:
     Raises:
         UserError: one of the four libraries is not installed.
     """
-    found = {package: _task_paragraphs(package, split) for package in TASK_LABELS}
+    found = {package: _task_paragraphs(package)[split] for package in TASK_LABELS}
     ambiguous = {text for text in set().union(*found.values()) if sum(text in texts for texts in found.values()) > 1}
     by_class = [sorted(texts - ambiguous, key=_digest) for texts in found.values()]
     smallest = min(len(texts) for texts in by_class)
@@ -109,13 +115,14 @@ def package_folder(package: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _task_paragraphs(package: str, split: str) -> set[str]:
-    return {
-        mask_names(text)
-        for _, paragraphs in _modules(package, package_folder(package))
-        for text in paragraphs
-        if task_split(text) == split
-    }
+@functools.cache
+def _task_paragraphs(package: str) -> Mapping[str | None, set[str]]:
+    """Return a package's masked paragraphs by split; None has those of the corpus."""
+    found: dict[str | None, set[str]] = {split: set() for split in (*TASK_SHARES, None)}
+    for _, paragraphs in _modules(package, package_folder(package)):
+        for text in paragraphs:
+            found[task_split(text)].add(mask_names(text))
+    return found
 
 
 def _modules(package: str, folder: Path) -> Iterator[tuple[str, Iterator[str]]]:
@@ -144,15 +151,21 @@ def _paragraphs(file: Path) -> Iterator[str]:
 
 def _docstrings(tree: ast.Module) -> Iterator[str]:
     """Yield the docstrings of a module and of all it defines, in source order."""
-    documented = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
+    documented = [node for node in _statements(tree) if isinstance(node, DOCUMENTED)]
     for node in sorted(documented, key=lambda node: getattr(node, "lineno", 0)):
         docstring = ast.get_docstring(node, clean=False)
         if docstring:
             yield docstring
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield a module and the statements in it; walking the expressions too would take most of the time of reading."""
+    left = deque[ast.AST]([tree])
+    while left:
+        node = left.popleft()
+        yield node
+        for block in BLOCKS:
+            left.extend(getattr(node, block, ()))
 
 
 def _digest(text: str) -> bytes:
