@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from supmer.config import BackboneConfig
 from supmer.errors import UserError
+
+if TYPE_CHECKING:  # takes seconds to import, and many a process needs the tokenizer only
+    from transformers import PreTrainedModel
 
 # Bars of a second's work, one per worker, would run through the progress of a job.
 logging.disable_progress_bar()

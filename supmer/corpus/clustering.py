@@ -8,9 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits
 
 from supmer.config import ClustersConfig, TasksConfig
@@ -73,6 +70,9 @@ def fit_kmeans(sample: Embeddings, config: ClustersConfig, seed: int, restart: i
 
     One thread: the summation order, and with it the result, must not depend on the machine; restarts run side by side.
     """
+    from sklearn.cluster import KMeans  # here: takes a second to import, and every job imports this module
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings(), threadpool_limits(1):
         # Fewer distinct points than clusters leave some clusters empty; these are merged away and counted.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -115,6 +115,8 @@ def silhouette(sample: Embeddings, fit: Fit, seed: int) -> float | None:
     labels = assign(sample[rows], fit.centroids)
     if not 2 <= len(np.unique(labels)) < len(rows):
         return None
+    from sklearn.metrics import silhouette_score
+
     with threadpool_limits(1):
         return float(silhouette_score(sample[rows], labels))
 

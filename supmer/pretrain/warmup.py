@@ -22,7 +22,6 @@ from supmer.corpus.reading import read_documents
 from supmer.errors import UserError
 from supmer.pretrain.span_corruption import pack_sequences
 from supmer.pretrain.tokenizer import train_tokenizer
-from supmer.pretrain.training import build_model, train
 from supmer.runtime import connect_ray
 
 log = logging.getLogger(__name__)
@@ -76,6 +75,8 @@ def _make(config: Config, folder: Path) -> None:
     rows = read_documents(config).iter_rows()
     texts = choose_texts(((row["document"], row["text"]) for row in rows), MAX_CHARACTERS)
     settings = config.backbone.warmup
+    from supmer.pretrain.training import build_model, train  # here: every job resolves its backbone, and few make one
+
     tokenizer = train_tokenizer(texts, settings.vocab_size)
     documents = tokenizer(texts, add_special_tokens=False)["input_ids"]
     sequences = pack_sequences(documents, settings.sequence_length, tokenizer.eos_token_id)

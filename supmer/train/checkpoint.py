@@ -25,6 +25,7 @@ from torch import Tensor
 
 from supmer import storage
 from supmer.errors import UserError
+from supmer.train.job import Origin
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +40,6 @@ _NAME = re.compile(r"step_(\d{8,})(?:_(\d+))?")
 
 class DamagedCheckpointError(Exception):
     """A checkpoint that is not whole; the one before it may be."""
-
-
-class Origin(BaseModel):
-    """What a state belongs to; it cannot be continued with anything else."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    config_hash: str
-    backbone: dict[str, str | None]
-    store_fingerprint: str
 
 
 class Manifest(BaseModel):

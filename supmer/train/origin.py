@@ -7,7 +7,7 @@ from typing import Any
 from supmer.backbone.load import backbone_identity
 from supmer.config import Config
 from supmer.corpus.manifest import read_manifest
-from supmer.train.checkpoint import Origin
+from supmer.train.job import Origin
 from supmer.train.run_dir import config_hash
 
 

@@ -21,6 +21,7 @@ from supmer.tasks.episode import Episode
 from supmer.tasks.sampler import EpisodeSampler
 from supmer.tasks.vocabulary import TaskVocabulary
 from supmer.train import checkpoint, run_dir
+from supmer.train.job import Origin
 from supmer.train.metrics import read_rows
 from supmer.train.origin import origin_of
 from supmer.train.run_dir import RunDirectory
@@ -68,7 +69,7 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _restore(learner: Learner, directory: RunDirectory, origin: checkpoint.Origin, step: int) -> str:
+def _restore(learner: Learner, directory: RunDirectory, origin: Origin, step: int) -> str:
     """Load the newest whole checkpoint from before `step`, and say what is recomputed."""
     name = checkpoint.find_newest(directory.checkpoints, max_step=step - 1)
     if name is not None:

@@ -23,7 +23,7 @@ from supmer.placement import check_capacity, worker_and_builder_cpus, worker_res
 from supmer.pretrain import warmup
 from supmer.runtime import connect_ray
 from supmer.train import checkpoint
-from supmer.train.job import Job
+from supmer.train.job import Job, Origin, work
 from supmer.train.mailbox import Event, Failure, FailureNotes, Note, Progress, open_mailbox
 from supmer.train.origin import origin_of
 from supmer.train.progress import ProgressLines
@@ -31,7 +31,6 @@ from supmer.train.report import write_report
 from supmer.train.run_dir import RunDirectory, claim
 from supmer.train.stop import StopSignals
 from supmer.train.trackers import Trackers
-from supmer.train.worker import train_worker
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +119,7 @@ def _build_trainer(job: Job) -> TorchTrainer:
     has_gpu = train.gpus_per_worker > 0
     filesystem, path = storage.resolve(job.directory.uri)
     return TorchTrainer(
-        train_worker,
+        work,
         train_loop_config={"job": job},
         torch_config=TorchConfig(
             backend="cpu:gloo,cuda:nccl" if has_gpu else "gloo",
@@ -181,7 +180,7 @@ def _show(events: list[Event], lines: ProgressLines, trackers: Trackers, observe
                 raise error
 
 
-def _complete_from(config: Config, directory: RunDirectory) -> checkpoint.Origin | None:
+def _complete_from(config: Config, directory: RunDirectory) -> Origin | None:
     """Return what the run was made from if it has its last meta-step behind it, else None."""
     name = checkpoint.find_newest(directory.checkpoints)
     if name is None or not storage.exists(directory.prompt):

@@ -32,12 +32,11 @@ from supmer.train.session import RaySession
 from supmer.train.stream import episode_stream
 
 
-def train_worker(arguments: dict[str, Job]) -> bool:
+def train_worker(job: Job) -> bool:
     """Run one rank's part of the job; return whether the last meta-step was reached.
 
     A mistake of the user ends the run instead of being retried: it is posted to the driver, which stops everything.
     """
-    job = arguments["job"]
     post = Correspondent(job.mailbox)
     if ray.get(job.mailbox.has_failed.remote()):
         return False
