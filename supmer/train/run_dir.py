@@ -51,6 +51,11 @@ class RunDirectory:
         return storage.join(self.uri, "metrics.jsonl")
 
     @property
+    def trials(self) -> str:
+        """The ledger that a sweep has in place of metrics."""
+        return storage.join(self.uri, "trials.jsonl")
+
+    @property
     def prompt(self) -> str:
         return storage.join(self.uri, "prompt.safetensors")
 
@@ -135,7 +140,8 @@ def _differences_from_stored(config: Config, directory: RunDirectory) -> list[st
 
     A run that never began to train, for a mistake that was mended since, binds nothing.
     """
-    if not (storage.exists(directory.config) and storage.exists(directory.metrics)):
+    has_begun = storage.exists(directory.metrics) or storage.exists(directory.trials)
+    if not (has_begun and storage.exists(directory.config)):
         return []
     try:
         stored = validate(yaml.safe_load(storage.read_bytes(directory.config)))

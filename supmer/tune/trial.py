@@ -22,7 +22,6 @@ from supmer.pretrain.warmup import resolve_backbone
 from supmer.train.mailbox import Event, Progress
 from supmer.train.run import run
 from supmer.train.run_dir import RunDirectory
-from supmer.tune.fewshot_score import dev_score, state_at
 from supmer.tune.objectives import FEWSHOT, QUERY_LOSS, Values, as_cost, is_finite
 from supmer.tune.records import Rung
 from supmer.tune.schedule import COST, STEP, WORST
@@ -193,6 +192,8 @@ class FollowedRun:
     def _completed(self, rung: Rung) -> Rung:
         """Add the few-shot score, if it is asked for, and keep the rung."""
         if self._with_fewshot:
+            from supmer.tune.fewshot_score import dev_score, state_at  # here: most sweeps do without what it brings along
+
             score = dev_score(resolve_backbone(self._config), state_at(self._directory, rung.step))
             rung = Rung(step=rung.step, values={**rung.values, FEWSHOT: score})
             self._alive_at = time.monotonic()

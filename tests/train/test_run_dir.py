@@ -23,6 +23,13 @@ def begun(folder: Path, *overrides: str) -> RunDirectory:
     return directory
 
 
+def test_a_sweep_binds_its_name_too(tmp_path: Path) -> None:
+    _, directory = claim(config(tmp_path))
+    Path(directory.trials).write_text("")
+    with pytest.raises(UserError, match=r"run\.name=a: .* \(meta\.steps: 100000 -> 7\)"):
+        claim(config(tmp_path, "meta.steps=7"))
+
+
 def test_claim_writes_the_resolved_configuration(tmp_path: Path) -> None:
     given = config(tmp_path, "meta.steps=5")
     claimed, directory = claim(given)
