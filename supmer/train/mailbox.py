@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-import ray.train
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from supmer.errors import UserError, users_mistake
+from supmer.errors import UserError
 from supmer.train.metrics import MetricsRow
 
 logger = logging.getLogger(__name__)
@@ -78,22 +77,6 @@ def open_mailbox() -> Any:
     """Start the mailbox on the driver's node, whose loss would end the run anyway."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(num_cpus=0, scheduling_strategy=here)(MailboxActor).remote()
-
-
-class FailureNotes(ray.train.UserCallback):  # type: ignore[misc]  # Ray is untyped here
-    """Tells the driver why workers are started again, or that only the user can help (a disk is full, say)."""
-
-    def __init__(self, mailbox: Any) -> None:
-        self._mailbox = mailbox
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        for rank, error in sorted(worker_exceptions.items()):
-            mistake = users_mistake(error)
-            if mistake is not None:
-                self._mailbox.post.remote([Failure(mistake)])
-                continue
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            self._mailbox.post.remote([Note(f"worker {rank} failed: {lines[-1].strip()}", is_warning=True)])
 
 
 class Correspondent:

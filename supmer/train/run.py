@@ -23,8 +23,9 @@ from supmer.placement import check_capacity, worker_and_builder_cpus, worker_res
 from supmer.pretrain import warmup
 from supmer.runtime import connect_ray
 from supmer.train import checkpoint
+from supmer.train.failure_notes import FailureNotes
 from supmer.train.job import Job, Origin, work
-from supmer.train.mailbox import Event, Failure, FailureNotes, Note, Progress, open_mailbox
+from supmer.train.mailbox import Event, Failure, Note, Progress, open_mailbox
 from supmer.train.origin import origin_of
 from supmer.train.progress import ProgressLines
 from supmer.train.report import write_report
