@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -21,6 +22,8 @@ logging.disable_progress_bar()
 
 FIRST_SENTINEL, SECOND_SENTINEL = "<extra_id_0>", "<extra_id_1>"
 RANDOM_WEIGHTS_SEED = 0
+MIN_PIECES = 10
+"""Tokens besides special ones that a tokenizer must know to be one."""
 
 
 def load_model_config(config: BackboneConfig) -> Any:
@@ -84,6 +87,9 @@ def load_tokenizer(config: BackboneConfig) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, config=model_config)
     except (OSError, ValueError) as error:
         raise UserError(f"backbone.tokenizer={source}: no tokenizer found there") from error
+    # Where there are no tokenizer files, transformers makes up a tokenizer that knows no word.
+    if len(tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys()) < MIN_PIECES:
+        raise UserError(f"backbone.tokenizer={source}: no tokenizer found there")
     missing = [token for token in (FIRST_SENTINEL, SECOND_SENTINEL) if _token_id(tokenizer, token) is None]
     if missing:
         raise UserError(f"backbone.tokenizer={source}: must have the sentinels <extra_id_0> and <extra_id_1>")
@@ -114,7 +120,7 @@ def _load_pretrained(config: BackboneConfig, model_config: Any, dtype: torch.dty
             attn_implementation=config.attention,
             use_safetensors=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"backbone.name={config.name}: no readable safetensors weights ({error})") from error
 
 
