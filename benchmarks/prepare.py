@@ -25,12 +25,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import psutil
 import pyarrow.dataset as pds
 import torch
@@ -43,6 +45,9 @@ MIN_TOKENS, MAX_TOKENS, MIN_UNITS = 5, 256, 5
 SCRIPT_BATCH = 64
 SAME_CLUSTERS = 0.999
 SAMPLE_SECONDS = 0.5
+COLUMNS = ["document", "position", "text", "tokens", "before", "after"]
+
+Row = tuple[str, int, str, list[int], list[int] | None, list[int] | None]
 
 
 def main() -> None:
@@ -142,20 +147,33 @@ def pipeline(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def script(arguments: argparse.Namespace) -> dict[str, Any]:
     """The same steps in the most straightforward way."""
-    import pandas as pd
-    import sentencex
     from datasets import load_dataset
-    from sklearn.cluster import KMeans
-    from transformers import AutoTokenizer, T5EncoderModel
+    from transformers import AutoTokenizer
 
     folder = Path(arguments.corpus).parent
-    started = time.perf_counter()
+    ends = [time.perf_counter()]
     documents = load_dataset("json", data_files=arguments.corpus, split="train", cache_dir=str(folder / "cache"))
-    read = time.perf_counter()
-
+    ends.append(time.perf_counter())
     tokenizer = AutoTokenizer.from_pretrained(arguments.backbone)
+    rows = script_cuts(documents, tokenizer)
+    ends.append(time.perf_counter())
+    embeddings = script_embeds(rows, tokenizer, arguments.backbone)
+    ends.append(time.perf_counter())
+    labels = script_clusters(embeddings)
+    ends.append(time.perf_counter())
+    pd.DataFrame(rows, columns=COLUMNS).assign(cluster=labels).to_parquet(folder / "script", partition_cols=["cluster"])
+    ends.append(time.perf_counter())
+    names = ["read", "cut", "embedded", "clustered", "written"]
+    stages = [(name, stop - start) for name, (start, stop) in zip(names, pairwise(ends), strict=True)]
+    return {"output": str(folder / "script"), "seconds": ends[-1] - ends[0], "stages": stages}
+
+
+def script_cuts(documents: Iterable[dict[str, str]], tokenizer: Any) -> list[Row]:
+    """Cut documents into sentences that are new, each with its neighbours."""
+    import sentencex
+
     seen: set[str] = set()
-    rows = []
+    rows: list[Row] = []
     for document in documents:
         texts = [
             " ".join(sentence.split())
@@ -164,23 +182,25 @@ def script(arguments: argparse.Namespace) -> dict[str, Any]:
             if sentence.strip()
         ]
         ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-        units = [(text, tokens) for text, tokens in zip(texts, ids, strict=True) if len(tokens) >= MIN_TOKENS]
+        units = [(text, tokens[:MAX_TOKENS]) for text, tokens in zip(texts, ids, strict=True) if len(tokens) >= MIN_TOKENS]
         if len(units) < MIN_UNITS:
             continue
-        new = []
-        for text, tokens in units:
-            if text not in seen:
-                seen.add(text)
-                new.append((text, tokens[:MAX_TOKENS]))
+        new = [unit for unit in dict(units).items() if unit[0] not in seen]
+        seen.update(text for text, _ in new)
         if len(new) < MIN_UNITS:
             continue
         for position, (text, tokens) in enumerate(new):
             before = new[position - 1][1] if position else None
             after = new[position + 1][1] if position + 1 < len(new) else None
             rows.append((document["id"], position, text, tokens, before, after))
-    cut = time.perf_counter()
+    return rows
 
-    encoder = T5EncoderModel.from_pretrained(arguments.backbone).eval()
+
+def script_embeds(rows: Sequence[Row], tokenizer: Any, backbone: str) -> npt.NDArray[np.float32]:
+    """Return the masked means [n, d] of the encoder's states, in batches of the rows as they come."""
+    from transformers import T5EncoderModel
+
+    encoder = T5EncoderModel.from_pretrained(backbone).eval()
     embeddings = []
     with torch.inference_mode():
         for start in range(0, len(rows), SCRIPT_BATCH):
@@ -188,38 +208,30 @@ def script(arguments: argparse.Namespace) -> dict[str, Any]:
             mask = batch["attention_mask"]
             states = encoder(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
             embeddings.append((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
-    matrix = torch.cat(embeddings).numpy()
-    embedded = time.perf_counter()
+    return torch.cat(embeddings).numpy()
 
-    fits = [
-        KMeans(NUM_CLUSTERS, n_init=1, max_iter=MAX_ITERATIONS, random_state=np.random.RandomState([0, restart])).fit(matrix)
-        for restart in range(RESTARTS)
-    ]
-    labels = min(fits, key=lambda fit: fit.inertia_).labels_
-    clustered = time.perf_counter()
 
-    columns = ["document", "position", "text", "tokens", "before", "after"]
-    frame = pd.DataFrame(rows, columns=columns).assign(cluster=labels)
-    frame.to_parquet(folder / "script", partition_cols=["cluster"])
-    written = time.perf_counter()
-    ends = [started, read, cut, embedded, clustered, written]
-    names = ["read", "cut", "embedded", "clustered", "written"]
-    stages = [(name, stop - start) for name, start, stop in zip(names, ends, ends[1:], strict=False)]
-    return {"output": str(folder / "script"), "seconds": written - started, "stages": stages}
+def script_clusters(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+    """Return the clusters [n] of the best of several fits on all rows."""
+    from sklearn.cluster import KMeans
+
+    states = [np.random.RandomState([0, restart]) for restart in range(RESTARTS)]
+    fits = [KMeans(NUM_CLUSTERS, n_init=1, max_iter=MAX_ITERATIONS, random_state=state).fit(embeddings) for state in states]
+    labels: npt.NDArray[np.int32] = min(fits, key=lambda fit: fit.inertia_).labels_
+    return labels
 
 
 def check_same(store_uri: str, script_folder: str) -> int:
     """Assert that store and script hold the same units in the same clusters; return the number of units."""
     from supmer.corpus.manifest import read_manifest
 
-    columns = ["document", "position", "text", "tokens", "before", "after"]
     manifest = read_manifest(store_uri)
     files = [f"{store_uri}/{file.path}" for file in manifest.files]
     ours = pds.dataset(files, partitioning=pds.HivePartitioning.discover(), partition_base_dir=store_uri).to_table()
     theirs = pds.dataset(script_folder, partitioning="hive").to_table()
     by_place = [("document", "ascending"), ("position", "ascending")]
     ours, theirs = ours.sort_by(by_place), theirs.sort_by(by_place)
-    for column in columns:
+    for column in COLUMNS:
         assert ours[column].to_pylist() == theirs[column].to_pylist(), f"different {column}"
     merged_into = {member: cluster for cluster, members in enumerate(manifest.merged_from) for member in members}
     pairs = zip(ours["cluster"].to_pylist(), theirs["cluster"].to_pylist(), strict=True)
