@@ -34,6 +34,7 @@ from supmer.placement import role_resources
 from supmer.pretrain.warmup import NAME as WARMUP
 from supmer.pretrain.warmup import resolve_backbone
 from supmer.runtime import connect_ray
+from supmer.train.run_dir import held
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,11 @@ def run_fewshot(config: Config) -> list[Record]:
     tasks = prepare_tasks(config)
     points = _starting_points(config)
     _write_settings(given)
+    with held(str(config.run_dir)):
+        return _run(config, tasks, points)
+
+
+def _run(config: Config, tasks: Mapping[str, PreparedTask], points: StartingPoints) -> list[Record]:
     results = Results(str(config.run_dir))
     cells = plan_cells(config, tasks)
     keys = cell_keys(config, tasks, points, cells)

@@ -29,7 +29,7 @@ from supmer.train.mailbox import Event, Failure, Note, Progress, open_mailbox
 from supmer.train.origin import origin_of
 from supmer.train.progress import ProgressLines
 from supmer.train.report import write_report
-from supmer.train.run_dir import RunDirectory, claim
+from supmer.train.run_dir import RunDirectory, claim, held
 from supmer.train.stop import StopSignals
 from supmer.train.trackers import Trackers
 
@@ -69,6 +69,11 @@ def run(config: Config, observer: Observer | None = None) -> RunResult:
     if config.backbone.name != warmup.NAME:
         load_tokenizer(config.backbone)  # a mistake in the name must not first show up when Ray has started
     config, directory = claim(config)
+    with held(directory.uri):
+        return _run(config, directory, observer)
+
+
+def _run(config: Config, directory: RunDirectory, observer: Observer | None) -> RunResult:
     made_from = _complete_from(config, directory)
     if made_from is not None:
         logger.info("run %s is already complete and re-used: %s", config.run.name, directory.uri)

@@ -18,7 +18,7 @@ from supmer.fewshot.run import prepare_tasks
 from supmer.placement import check_capacity
 from supmer.pretrain.warmup import resolve_backbone
 from supmer.runtime import connect_ray
-from supmer.train.run_dir import claim
+from supmer.train.run_dir import claim, held
 from supmer.train.stop import StopSignals
 from supmer.tune.board import Board
 from supmer.tune.objectives import FEWSHOT, check_objectives
@@ -71,7 +71,12 @@ def run_sweep(config: Config) -> Outcome:
         UserError: a setting cannot be used, or the run's name belongs to another sweep.
     """
     check_sweep(config)
-    config, _ = claim(config)
+    config, directory = claim(config)
+    with held(directory.uri):
+        return _run(config)
+
+
+def _run(config: Config) -> Outcome:
     ledger = Ledger(sweep_directory(config))
     signals = StopSignals()
     if _has_work(config, ledger):
