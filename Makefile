@@ -31,9 +31,9 @@ quickstart: setup  ## meta-train on text that is installed anyway, tune on a few
 # One Ray cluster at a time has room on a machine, and the tests that start one mostly wait: the others run beside them.
 test: setup  ## all tests, the slow ones and those that start Ray included
 	@export OMP_NUM_THREADS=1; \
-	$(RUN) -m pytest -m cluster > $(RAY_LOG) 2>&1 & process=$$!; trap 'kill $$process 2> /dev/null' EXIT; trap 'exit 130' INT TERM; \
+	$(RUN) -m pytest --durations=25 -m cluster > $(RAY_LOG) 2>&1 & process=$$!; trap 'kill $$process 2> /dev/null' EXIT; trap 'exit 130' INT TERM; \
 	echo "== tests without Ray (those with Ray run beside them and are shown when they end: $(RAY_LOG))"; \
-	$(RUN) -m pytest -m "not cluster"; without_ray=$$?; \
+	$(RUN) -m pytest --durations=25 -m "not cluster"; without_ray=$$?; \
 	echo "== tests with Ray"; \
 	wait $$process; with_ray=$$?; cat $(RAY_LOG); \
 	test $$without_ray -eq 0 -a $$with_ray -eq 0
