@@ -48,7 +48,8 @@ def record(file: Path, seconds: float) -> None:
 
 
 def count_nodes() -> dict[str, int]:
-    nodes = list_nodes(address=DASHBOARD, filters=[("state", "=", "ALIVE")], detail=True)
+    # Nodes that come or go meanwhile would otherwise count as missing output.
+    nodes = list_nodes(address=DASHBOARD, filters=[("state", "=", "ALIVE")], detail=True, raise_on_missing_output=False)
     return dict(Counter("head" if node.is_head_node else (node.labels or {}).get("role", "other") for node in nodes))
 
 
