@@ -38,10 +38,11 @@ test: setup  ## all tests, the slow ones and those that start Ray included
 	wait $$process; with_ray=$$?; cat $(RAY_LOG); \
 	test $$without_ray -eq 0 -a $$with_ray -eq 0
 
-check: setup  ## lint, formatting, types
+check: setup  ## lint, formatting, types, known vulnerabilities of what is installed
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
+	$(RUN) .ci/audit.py
 
 format: setup  ## mend what the linter can mend
 	$(RUN) -m ruff check --fix
