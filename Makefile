@@ -51,7 +51,8 @@ format: setup  ## mend what the linter can mend
 bench: setup  ## benchmarks; each prints one JSON object as its last line
 	@set -e; for program in $(filter-out benchmarks/hardware.py,$(wildcard benchmarks/*.py)); do echo "== $$program"; $(RUN) "$$program"; done
 
-faults: setup  ## runs through worker kills, lost machines, hangs and damaged checkpoints must give the undisturbed result
+faults: setup  ## damaged files; runs through worker kills, lost machines, hangs must give the undisturbed result
+	$(RUN) -m pytest tests/test_fuzzing.py --mutants 1000
 	$(RUN) tests/faults/campaign.py
 
 cluster-local: setup  ## an autoscaling Ray cluster on this machine, to submit jobs to

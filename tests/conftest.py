@@ -14,6 +14,18 @@ settings.load_profile("no clock")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--mutants", type=int, default=200, help="damaged versions of each kind of file in tests/test_fuzzing.py"
+    )
+
+
+@pytest.fixture(scope="session")
+def num_mutants(pytestconfig: pytest.Config) -> int:
+    """Damaged versions of each kind of file."""
+    return int(pytestconfig.getoption("--mutants"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of real corpora, tasks, tokenizer and golden numbers beside the checkout."""

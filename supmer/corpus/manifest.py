@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
 
 from supmer import storage
@@ -15,6 +15,9 @@ SCHEMA_VERSION = 2
 """Raised whenever stores of the earlier layout cannot be read any more."""
 
 MANIFEST, CENTROIDS, PICTURE = "manifest.json", "centroids.safetensors", "clusters.svg"
+
+MAX_ROWS_PER_ROW_GROUP = 2**16
+"""Far more than are written: a number that a damaged manifest makes up must not decide how much memory an episode takes."""
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -28,7 +31,7 @@ class StoredFile(BaseModel):
     split: Split
     cluster: int = Field(ge=0)
     path: str
-    row_groups: list[NonNegativeInt]
+    row_groups: list[Annotated[int, Field(ge=0, le=MAX_ROWS_PER_ROW_GROUP)]]
 
     @field_validator("path")
     @classmethod
