@@ -43,6 +43,7 @@ MISTAKES = {
     "clusters.num_clusters=7": "clusters.num_clusters=7: must be at least 2 * tasks.num_options = 8",
     "train.workers=5": "train.workers=5: must be at most meta.tasks_per_step=4",
     "train.workers=[1,5]": "train.workers=5: must be at most meta.tasks_per_step=4",
+    "train.workers=8 train.sharding=full": "train.workers=8: must be at most meta.tasks_per_step=4",
     "train.workers=0": "train.workers=0: must be a number of at least 1, or [min, max] with 1 <= min <= max",
     "train.workers=[2,1]": "train.workers=[2, 1]: must be a number of at least 1, or [min, max] with 1 <= min <= max",
     "train.sharding=full": "train.sharding=full: must be none unless train.workers is at least 2",
@@ -55,7 +56,7 @@ MISTAKES = {
 @pytest.mark.parametrize(("override", "message"), MISTAKES.items())
 def test_mistake_names_setting_value_and_what_is_allowed(override: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        load_config(None, [override])
+        load_config(None, override.split())
     assert str(caught.value).startswith(message)
 
 

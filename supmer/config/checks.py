@@ -52,8 +52,8 @@ def check_compile(config: Config) -> None:
 
 
 def check_workers_have_episodes(config: Config) -> None:
-    """A worker without an episode would only wait for the others, unless it holds a share of the weights."""
-    if config.train.sharding == "none" and config.train.max_workers > config.meta.tasks_per_step:
+    """A worker without an episode would only wait for the others."""
+    if config.train.max_workers > config.meta.tasks_per_step:
         raise ValueError(
             f"train.workers={config.train.max_workers}: must be at most meta.tasks_per_step={config.meta.tasks_per_step}, "
             "so that each worker has an episode"
