@@ -133,6 +133,16 @@ def delete_folder(uri: str | os.PathLike[str]) -> None:
             filesystem.delete_dir(path)
 
 
+def check_local(setting: str, uri: str, what: str) -> None:
+    """Refuse an object store where `what` needs a folder, on this machine or shared by all.
+
+    Raises:
+        UserError: it is a URI.
+    """
+    if "://" in uri:
+        raise UserError(describe_setting(setting, uri, f"must be a folder, not an object store, for {what}"))
+
+
 def check_writable(setting: str, uri: str) -> None:
     """Write and delete a small file in a folder: a missing bucket or missing rights must not first show up in a worker.
 

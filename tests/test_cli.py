@@ -74,6 +74,12 @@ def test_command_line_ends_in_one_line_and_exit_code_2(arguments: list[str], mes
     assert_one_line(call("metatrain.py", *arguments), message)
 
 
+@pytest.mark.parametrize(("script", "what"), [("tune.py", "a sweep"), ("pretrain_backbone.py", "a backbone in the making")])
+def test_jobs_that_need_a_folder_refuse_an_object_store(script: str, what: str) -> None:
+    result = call(script, "run.dir=s3://bucket/runs", "log.trackers=[]", "tune.num_trials=2")
+    assert_one_line(result, f"error: run.dir=s3://bucket/runs: must be a folder, not an object store, for {what}")
+
+
 def test_process_ends_in_one_line_and_exit_code_2() -> None:
     assert_one_line(run("metatrain.py", "tasks.num_support=0"), "error: tasks.num_support=0: must be at least 1")
 

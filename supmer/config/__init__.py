@@ -7,11 +7,10 @@ One module here for each group of sections; `supmer.cli` reads and validates it 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from supmer import storage
 from supmer.config.backbone import BackboneConfig, DistillConfig, WarmupConfig
 from supmer.config.checks import CHECKS
 from supmer.config.corpus import ClustersConfig, CorpusConfig
@@ -76,9 +75,9 @@ class Config(Section):
         return self
 
     @property
-    def run_dir(self) -> Path:
-        """``<run.dir>/<run.name>``."""
-        return Path(self.run.dir) / self.run.name
+    def run_dir(self) -> str:
+        """``<run.dir>/<run.name>``, an absolute path or a URI."""
+        return storage.join(storage.absolute(self.run.dir), self.run.name)
 
     @property
     def max_input_tokens(self) -> int:

@@ -40,7 +40,7 @@ def meta_training_runs(config: Config) -> list[Config]:
 
 def tuning_run(config: Config) -> Config:
     """Return the few-shot run that starts from the two."""
-    ours, ppt = (str(run.run_dir) for run in meta_training_runs(config))
+    ours, ppt = (run.run_dir for run in meta_training_runs(config))
     return config.model_copy(update={"fewshot": config.fewshot.model_copy(update={"from_run": ours, "ppt_run": ppt})})
 
 
@@ -52,7 +52,7 @@ def write_evidence(config: Config, records: Sequence[Record], out: str) -> None:
         records: its cells.
         out: folder.
     """
-    run, runs = str(config.run_dir), meta_training_runs(config)
+    run, runs = config.run_dir, meta_training_runs(config)
     found = build_evidence(run, records) | {
         "hours": round(sum(map(_training_hours, runs)) + sum(record["seconds"] for record in records) / 3600, 2),
         "commit": _commit(),
@@ -63,7 +63,7 @@ def write_evidence(config: Config, records: Sequence[Record], out: str) -> None:
     for name in ("table.md", "significance.md", "scores.svg", "learning_curves.svg"):
         files[name] = storage.read_bytes(storage.join(run, "fewshot", name))
     for each in runs:
-        files[f"meta_training_{each.meta.algorithm}.html"] = storage.read_bytes(RunDirectory(str(each.run_dir)).report)
+        files[f"meta_training_{each.meta.algorithm}.html"] = storage.read_bytes(RunDirectory(each.run_dir).report)
     for name, data in files.items():
         storage.write_bytes(storage.join(out, name), data)
 
@@ -114,7 +114,7 @@ def _mean_scores(records: Sequence[Record]) -> Mapping[str, float]:
 
 
 def _training_hours(config: Config) -> float:
-    rows = read_rows(RunDirectory(str(config.run_dir)).metrics)
+    rows = read_rows(RunDirectory(config.run_dir).metrics)
     return sum(row["step_seconds"] or 0 for row in rows if row["split"] == "train") / 3600
 
 

@@ -34,7 +34,6 @@ from supmer.placement import role_resources
 from supmer.pretrain.warmup import NAME as WARMUP
 from supmer.pretrain.warmup import resolve_backbone
 from supmer.runtime import connect_ray
-from supmer.train.run_dir import held
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +54,7 @@ def run_fewshot(config: Config) -> list[Record]:
     tasks = prepare_tasks(config)
     points = _starting_points(config)
     _write_settings(given)
-    with held(str(config.run_dir)):
-        return _run(config, tasks, points)
-
-
-def _run(config: Config, tasks: Mapping[str, PreparedTask], points: StartingPoints) -> list[Record]:
-    results = Results(str(config.run_dir))
+    results = Results(config.run_dir)
     cells = plan_cells(config, tasks)
     keys = cell_keys(config, tasks, points, cells)
     todo = [cell for cell in cells if not results.is_finished(cell, keys[cell])]
@@ -105,7 +99,7 @@ def _check_methods(config: Config) -> None:
 
 def _starting_points(config: Config) -> StartingPoints:
     needed = frozenset().union(*(METHODS[name].needs for name in config.fewshot.methods))
-    own = str(config.run_dir)
+    own = config.run_dir
     for run in sorted({config.fewshot.from_run or own, config.fewshot.ppt_run or own} if needed else ()):
         _warn_of_other_backbone(run, config)
     return read_starting_points(config, needed, load_model_config(config.backbone).d_model)

@@ -46,7 +46,7 @@ def read_starting_points(config: Config, needed: Iterable[StartingPoint], width:
         UserError: a file is missing, unreadable, or of another shape than the prompt length and the backbone ask for.
     """
     needed = set(needed)
-    run = config.fewshot.from_run or str(config.run_dir)
+    run = config.fewshot.from_run or config.run_dir
     prompt = ppt_prompt = regularizer = None
     if "prompt" in needed:
         prompt = _fitting_prompt(run, "fewshot.from_run", config, width)

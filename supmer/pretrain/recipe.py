@@ -15,6 +15,7 @@ from pathlib import Path
 import ray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from supmer import storage
 from supmer.config import Config
 from supmer.corpus.fingerprint import describe_sources, fingerprint
 from supmer.corpus.reading import read_documents
@@ -40,8 +41,9 @@ def pretrain_backbone(config: Config, should_stop: Callable[[], bool]) -> Path |
     Raises:
         UserError: the corpus or the teacher cannot be used, or the run directory holds a run with other settings.
     """
+    storage.check_local("run.dir", config.run.dir, "a backbone in the making")
     teacher_folder(config.backbone.distill.teacher)  # a mistake in the name must not first show up after the reading
-    folder = config.run_dir.resolve() / "backbone"
+    folder = Path(config.run_dir) / "backbone"
     checkpoint = _claim(folder.with_name("pretraining"), config) / "checkpoint.pt"
     if folder.is_dir():
         log.info("%s is there already", folder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,7 +83,7 @@ def claim(config: Config) -> tuple[Config, RunDirectory]:
         UserError: the name belongs to a run with other settings, which the message lists, or `run.dir` cannot be written.
     """
     storage.check_writable("run.dir", config.run.dir)
-    directory = _directory(config)
+    directory = RunDirectory(config.run_dir)
     differing = _differences_from_stored(config, directory)
     if differing and config.run.on_conflict == "refuse":
         raise UserError(
@@ -93,7 +92,7 @@ def claim(config: Config) -> tuple[Config, RunDirectory]:
         )
     if differing and config.run.on_conflict == "new":
         config = _next_free_name(config)
-        directory = _directory(config)
+        directory = RunDirectory(config.run_dir)
     elif differing:
         storage.delete_folder(directory.uri)
     resolved = to_yaml(config).encode()
@@ -134,7 +133,7 @@ def find(config: Config) -> RunDirectory:
     Raises:
         UserError: there is none, or it belongs to other settings, which the message lists.
     """
-    directory = _directory(config)
+    directory = RunDirectory(config.run_dir)
     if not storage.exists(directory.metrics):
         raise UserError(f"run.name={config.run.name}: no run has begun in {directory.uri}")
     if differing := _differences_from_stored(config, directory):
@@ -148,17 +147,12 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()
 
 
-def _directory(config: Config) -> RunDirectory:
-    base = config.run.dir if "://" in config.run.dir else os.path.abspath(os.path.expanduser(config.run.dir))
-    return RunDirectory(storage.join(base, config.run.name))
-
-
 def _next_free_name(config: Config) -> Config:
     number = 2
     while True:
         run = config.run.model_copy(update={"name": f"{config.run.name}-{number}"})
         candidate = config.model_copy(update={"run": run})
-        if not _differences_from_stored(candidate, _directory(candidate)):
+        if not _differences_from_stored(candidate, RunDirectory(candidate.run_dir)):
             return candidate
         number += 1
 

@@ -13,7 +13,7 @@ from supmer.cli import to_yaml
 from supmer.config import Config
 from supmer.tune.objectives import as_cost
 from supmer.tune.records import TrialRecord
-from supmer.tune.trials import best_config, sweep_directory
+from supmer.tune.trials import best_config
 
 BEST_FILE = "best.yaml"
 
@@ -67,7 +67,7 @@ def steps_spent(records: Sequence[TrialRecord]) -> int:
 
 def write_best(config: Config, best: TrialRecord) -> str:
     """Write `best.yaml`, which `metatrain.py --config` takes as it is, and return where it is."""
-    uri = storage.join(sweep_directory(config), BEST_FILE)
+    uri = storage.join(config.run_dir, BEST_FILE)
     shown = ", ".join(f"{name} {best.value(name):.6f}" for name in config.tune.objectives)
     head = f"# python pipeline/metatrain.py --config {uri}\n# Trial {best.trial} of sweep {config.run.name}: {shown}.\n"
     storage.write_bytes(uri, (head + to_yaml(best_config(config, best.settings))).encode())

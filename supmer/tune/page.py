@@ -21,7 +21,6 @@ from supmer.tune.objectives import as_cost
 from supmer.tune.outcome import ranked, steps_spent
 from supmer.tune.records import TrialRecord
 from supmer.tune.study import frozen_trial
-from supmer.tune.trials import sweep_directory
 
 FILE_NAME = "sweep.html"
 MIN_TRIALS_FOR_IMPORTANCE = 4
@@ -35,7 +34,7 @@ STYLE = (
 
 def write_page(config: Config, records: Sequence[TrialRecord]) -> str:
     """Write the page and return where it is."""
-    uri = storage.join(sweep_directory(config), FILE_NAME)
+    uri = storage.join(config.run_dir, FILE_NAME)
     storage.write_bytes(uri, render(config, records).encode())
     return uri
 

@@ -31,7 +31,7 @@ from supmer.tune.searcher import LedgerCallback, LedgerSearcher, points_left
 from supmer.tune.space import check_grid, check_space
 from supmer.tune.stores import prepare_stores, store_configs
 from supmer.tune.trial import SupmerTrial
-from supmer.tune.trials import as_single_run, sweep_directory
+from supmer.tune.trials import as_single_run
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +52,9 @@ def check_sweep(config: Config) -> None:
     """Find the user's mistakes before anything starts.
 
     Raises:
-        UserError: the space, the objectives or the early stopping cannot work.
+        UserError: the space, the objectives or the early stopping cannot work, or the place of the results cannot.
     """
+    storage.check_local("run.dir", config.run.dir, "a sweep")
     if config.tune.num_trials is None and config.tune.searcher != "grid":
         raise UserError(f"tune.num_trials=null: must be a number unless tune.searcher=grid, here {config.tune.searcher}")
     check_space(config)
@@ -77,17 +78,17 @@ def run_sweep(config: Config) -> Outcome:
 
 
 def _run(config: Config) -> Outcome:
-    ledger = Ledger(sweep_directory(config))
+    ledger = Ledger(config.run_dir)
     signals = StopSignals()
     if _has_work(config, ledger):
         _prepare(config)  # before the signals are ours: Ray takes SIGTERM for itself when it starts
         with signals:
             _run_trials(config, ledger, signals)
     else:
-        logger.info("sweep %s is already complete: %s", config.run.name, sweep_directory(config))
+        logger.info("sweep %s is already complete: %s", config.run.name, config.run_dir)
     is_complete = not _has_work(config, ledger)
     outcome = Outcome(
-        directory=sweep_directory(config),
+        directory=config.run_dir,
         records=ledger.records,
         best=best_of(config, ledger.records),
         is_complete=is_complete,
@@ -131,10 +132,10 @@ def _prepare(config: Config) -> None:
 
 def _run_trials(config: Config, ledger: Ledger, signals: StopSignals) -> None:
     concurrent = num_concurrent(config, ray.cluster_resources())
-    logger.info("%d trials at once; results in %s", concurrent, sweep_directory(config))
+    logger.info("%d trials at once; results in %s", concurrent, config.run_dir)
     scheduler = build_scheduler(config)
     replay(scheduler, config, [record for record in ledger if record.is_finished])
-    folder = storage.join(sweep_directory(config), RAY_TUNE_FOLDER)
+    folder = storage.join(config.run_dir, RAY_TUNE_FOLDER)
     storage.delete_folder(folder)
     with Board(config, ledger) as board:
         tuner = tune.Tuner(
@@ -147,7 +148,7 @@ def _run_trials(config: Config, ledger: Ledger, signals: StopSignals) -> None:
                 trial_dirname_creator=lambda trial: str(trial.config["trial"]),
             ),
             run_config=tune.RunConfig(
-                storage_path=sweep_directory(config),
+                storage_path=config.run_dir,
                 name=RAY_TUNE_FOLDER,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # runs have their own
                 failure_config=tune.FailureConfig(max_failures=config.tune.max_retries),

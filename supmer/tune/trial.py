@@ -108,7 +108,7 @@ class FollowedRun:
 
     def __init__(self, config: Config, stall_seconds: float, *, with_fewshot: bool) -> None:
         self._config = config
-        self._directory = RunDirectory(storage.join(storage.absolute(config.run.dir), config.run.name))
+        self._directory = RunDirectory(config.run_dir)
         self._stall_seconds = stall_seconds
         self._with_fewshot = with_fewshot
         self._losses: dict[int, Values] = {}

@@ -14,14 +14,9 @@ from supmer.tune.settings import with_settings
 TRIALS = "trials"
 
 
-def sweep_directory(config: Config) -> str:
-    """Return the absolute path or URI of the sweep's directory."""
-    return storage.join(storage.absolute(config.run.dir), config.run.name)
-
-
 def directory_of(config: Config, trial: str) -> str:
     """Return the run directory of a trial."""
-    return storage.join(sweep_directory(config), TRIALS, trial)
+    return storage.join(config.run_dir, TRIALS, trial)
 
 
 def trial_config(config: Config, trial: str, settings: Mapping[str, Any]) -> Config:
@@ -30,7 +25,7 @@ def trial_config(config: Config, trial: str, settings: Mapping[str, Any]) -> Con
     Raises:
         UserError: the settings do not go together.
     """
-    run = {"run.dir": storage.join(sweep_directory(config), TRIALS), "run.name": trial, "run.on_conflict": "refuse"}
+    run = {"run.dir": storage.join(config.run_dir, TRIALS), "run.name": trial, "run.on_conflict": "refuse"}
     return with_settings(as_single_run(config), {**run, **settings})
 
 

@@ -40,9 +40,9 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("export")
     settings = job_settings(make_backbone(folder / "t5", tied=request.param), make_task(folder), folder / "runs")
     config = validate(settings)
-    make_run(config.run_dir)
-    (config.run_dir / "config.yaml").write_text(to_yaml(config))
-    return config.run_dir, config
+    run = make_run(Path(config.run_dir))
+    (run / "config.yaml").write_text(to_yaml(config))
+    return run, config
 
 
 def our_logits(config: Config, prompt: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> Any:
@@ -268,11 +268,12 @@ def test_a_hundred_real_inputs(shared: Path, tmp_path: Path) -> None:
         backbone = BackboneConfig(name=str(folder), tokenizer=str(shared / "tokenizer"))
         config = validate({"backbone": backbone.model_dump(), "run": {"dir": str(tmp_path), "name": f"run-{tied}"}})
         prompt = torch.randn(100, 64, generator=torch.Generator().manual_seed(1))
-        config.run_dir.mkdir()
+        run = Path(config.run_dir)
+        run.mkdir()
         torch.save(prompt, tmp_path / "prompt.pt")
-        convert_published(str(tmp_path / "prompt.pt"), None, str(config.run_dir))
-        (config.run_dir / "config.yaml").write_text(to_yaml(config))
-        export_peft(str(config.run_dir), str(folder / "adapter"))
+        convert_published(str(tmp_path / "prompt.pt"), None, str(run))
+        (run / "config.yaml").write_text(to_yaml(config))
+        export_peft(str(run), str(folder / "adapter"))
         tokenizer = load_tokenizer(backbone)
         encoded = tokenizer(
             [f"{text} It was <extra_id_0> ?" for text in texts], add_special_tokens=False, padding=True, return_tensors="pt"

@@ -114,7 +114,7 @@ def test_best_is_a_configuration_that_metatrain_takes(tmp_path: Path) -> None:
         assert value_of(written, name) == value
     assert (written.run.name, written.run.dir, written.tune.space) == ("sweep-best", str(tmp_path), {})
     trial = trial_config(config, best.trial, best.settings)
-    assert trial.run_dir == tmp_path / "sweep" / "trials" / best.trial
+    assert trial.run_dir == str(tmp_path / "sweep" / "trials" / best.trial)
     assert trial.train.threads_per_worker == written.train.threads_per_worker == 2
     assert trial.model_copy(update={"run": written.run}) == written
 
