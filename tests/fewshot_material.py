@@ -7,11 +7,14 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from transformers import T5Config, T5ForConditionalGeneration
 
 from supmer.config import RegularizerConfig
+from supmer.fewshot.cells import Cell, CellResult, TransferScore
+from supmer.fewshot.tuning import CurvePoint
 from supmer.model.regularizer import GradientRegularizer
 from supmer.pretrain.tokenizer import train_tokenizer
 
@@ -97,3 +100,24 @@ def job_settings(backbone: str, task: Path, runs: Path) -> dict[str, Any]:
         "train": {"max_tokens_per_microbatch": 600},
         "fewshot": {"tasks": [str(task)], "k": 4, "steps": 6, "eval_every": 2, "seeds": [0]},
     }
+
+
+def result_of(cell: Cell, score: float = 0.5) -> CellResult:
+    """Return a made-up result of a cell."""
+    return CellResult(
+        cell=cell,
+        pattern_text="{text} It was <X> .",
+        label_words=["bad", "good"],
+        metric="accuracy",
+        score=score,
+        dev_score=0.75,
+        best_step=4,
+        num_train=8,
+        num_dev=8,
+        seconds=1.0,
+        scores=np.asarray([[0.1, 0.2], [0.3, 0.1]], dtype=np.float32),
+        labels=[0, 0],
+        curve=[CurvePoint(4, 2.0, 0.75)],
+        prompt=np.ones((3, 2), dtype=np.float32),
+        transfer=[TransferScore("other", "accuracy", 0.4, 10)],
+    )

@@ -7,12 +7,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from fewshot_material import result_of
 from s3_server import BUCKET, READ_ONLY_BUCKET, S3Server, serving
 
 from supmer import storage
 from supmer.cli import load_config
 from supmer.corpus.files import find_files
 from supmer.errors import UserError
+from supmer.fewshot.cells import Cell
+from supmer.fewshot.results import Results, read_details
+from supmer.fewshot.sole_job import sole_job
 from supmer.storage import StorageError
 
 pytestmark = [pytest.mark.slow]
@@ -96,3 +100,16 @@ def test_wrong_credentials_are_named(variable: str, message: str, monkeypatch: p
 def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(UserError, match="option secret_key is unknown, must be one of endpoint_override, region, scheme"):
         storage.exists(f"s3://{BUCKET}/a?secret_key=x")
+
+
+def test_few_shot_results_are_kept_in_s3_and_a_later_job_takes_over() -> None:
+    config = load_config(None, [f"run.dir=s3://{BUCKET}/runs", "run.name=tuned", "log.trackers=[]"])
+    first, second = (result_of(Cell("sst-2", 0, "supmer", seed, 16)) for seed in (1, 2))
+    with sole_job(config.run_dir) as is_first:
+        record = Results(config.run_dir, is_first).add(first, "key")
+        with sole_job(config.run_dir) as is_second:
+            Results(config.run_dir, is_second).add(second, "key")
+        with pytest.raises(UserError, match=rf"^s3://{BUCKET}/runs/tuned: another few-shot job has begun there"):
+            Results(config.run_dir, is_first).add(first, "key")
+    assert [line["seed"] for line in Results(config.run_dir).records] == [1, 2]
+    assert read_details(config.run_dir, record)["labels"] == first.labels

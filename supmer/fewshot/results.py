@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from safetensors.numpy import save as save_safetensors
@@ -25,10 +25,16 @@ TRANSFER_IDENTITY = ("source", "target", "method", "seed", "k", "pattern")
 
 
 class Results:
-    """The few-shot results in a run directory; a cell run again under other settings replaces its line."""
+    """The few-shot results in a run directory; a cell run again under other settings replaces its line.
 
-    def __init__(self, run_dir: str) -> None:
+    Args:
+        run_dir: absolute path or URI.
+        check: called before each write; raises where this process must not write (any more).
+    """
+
+    def __init__(self, run_dir: str, check: Callable[[], None] = lambda: None) -> None:
         self.run_dir = run_dir
+        self._check = check
         self.records = _read_lines(storage.join(run_dir, RESULTS_FILE), IDENTITY)
         self.transfer = _read_lines(storage.join(run_dir, TRANSFER_FILE), TRANSFER_IDENTITY)
 
@@ -38,6 +44,7 @@ class Results:
 
     def add(self, result: CellResult, key: str) -> Record:
         """Write a finished cell; the line in `fewshot.jsonl`, which makes it count, last."""
+        self._check()
         record = _record(result, key)
         folder = storage.join(self.run_dir, "fewshot", result.cell.name)
         storage.write_bytes(storage.join(folder, "details.json"), _details(result, record))

@@ -28,6 +28,7 @@ from supmer.fewshot.data import draw_split, load_rows
 from supmer.fewshot.methods import METHODS
 from supmer.fewshot.report import write_report
 from supmer.fewshot.results import Record, Results
+from supmer.fewshot.sole_job import sole_job
 from supmer.fewshot.starting_points import StartingPoints, read_starting_points
 from supmer.fewshot.task import builtin_task_names, load_task
 from supmer.placement import role_resources
@@ -47,21 +48,23 @@ def run_fewshot(config: Config) -> list[Record]:
     What a user can have got wrong is checked before any cell is computed.
 
     Raises:
-        UserError: a task, its data, a method, or a starting point cannot be used.
+        UserError: a task, its data, a method, or a starting point cannot be used, or another few-shot job is at work in the
+            run directory.
     """
     _check_methods(config)
     given, config = config, resolve_backbone(config)
     tasks = prepare_tasks(config)
     points = _starting_points(config)
-    _write_settings(given)
-    results = Results(config.run_dir)
     cells = plan_cells(config, tasks)
     keys = cell_keys(config, tasks, points, cells)
-    todo = [cell for cell in cells if not results.is_finished(cell, keys[cell])]
-    logger.info("%d cells, %d finished before", len(cells), len(cells) - len(todo))
-    if todo:
-        _compute(config, tasks, points, todo, keys, results)
-    write_report(results, config.fewshot.methods)
+    with sole_job(config.run_dir) as check_sole:
+        _write_settings(given)
+        results = Results(config.run_dir, check_sole)
+        todo = [cell for cell in cells if not results.is_finished(cell, keys[cell])]
+        logger.info("%d cells, %d finished before", len(cells), len(cells) - len(todo))
+        if todo:
+            _compute(config, tasks, points, todo, keys, results)
+        write_report(results, config.fewshot.methods)
     return results.of(cells)
 
 

@@ -6,33 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fewshot_material import result_of
 from safetensors.numpy import load_file
 
-from supmer.fewshot.cells import Cell, CellResult, TransferScore
+from supmer.fewshot.cells import Cell
 from supmer.fewshot.results import Results, read_details
 from supmer.fewshot.tables import latex_table, markdown_table, summarize
-from supmer.fewshot.tuning import CurvePoint
-
-
-def result_of(cell: Cell, score: float = 0.5) -> CellResult:
-    return CellResult(
-        cell=cell,
-        pattern_text="{text} It was <X> .",
-        label_words=["bad", "good"],
-        metric="accuracy",
-        score=score,
-        dev_score=0.75,
-        best_step=4,
-        num_train=8,
-        num_dev=8,
-        seconds=1.0,
-        scores=np.asarray([[0.1, 0.2], [0.3, 0.1]], dtype=np.float32),
-        labels=[0, 0],
-        curve=[CurvePoint(4, 2.0, 0.75)],
-        prompt=np.ones((3, 2), dtype=np.float32),
-        transfer=[TransferScore("other", "accuracy", 0.4, 10)],
-    )
-
 
 CELL = Cell("sst-2", 0, "supmer", 1, 16)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from supmer.cli import validate
 from supmer.config import Config
 from supmer.errors import UserError
 from supmer.fewshot.run import run_fewshot
+from supmer.fewshot.sole_job import sole_job
 
 
 def changed(config: Config, section: str, **settings: Any) -> Config:
@@ -37,6 +40,21 @@ def test_each_mistake_is_found_before_ray_starts(config: Config, section: str, s
 def test_a_task_named_twice_is_refused(config: Config) -> None:
     with pytest.raises(UserError, match="a task named colour is there already"):
         run_fewshot(changed(config, "fewshot", tasks=config.fewshot.tasks * 2))
+
+
+def test_a_second_job_in_the_run_directory_is_refused_until_the_first_has_ended(config: Config) -> None:
+    config = changed(config, "fewshot", methods=["zero_shot"])
+    holder = (
+        "import sys\nfrom supmer.fewshot.sole_job import sole_job\n"
+        "with sole_job(sys.argv[1]):\n    print('held', flush=True)\n    sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", holder, config.run_dir], stdin=-1, stdout=-1, text=True) as first:
+        assert first.stdout is not None and first.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"^{config.run_dir}: another few-shot job is at work there; wait for its end"):
+            run_fewshot(config)
+        first.kill()
+    with sole_job(config.run_dir) as check:
+        check()
 
 
 def with_prompt(run: Path, prompt: torch.Tensor) -> None:
