@@ -16,7 +16,7 @@ from supmer.corpus.files import find_files
 from supmer.errors import UserError
 from supmer.fewshot.cells import Cell
 from supmer.fewshot.results import Results, read_details
-from supmer.fewshot.sole_job import sole_job
+from supmer.sole_job import sole_job
 from supmer.storage import StorageError
 
 pytestmark = [pytest.mark.slow]
@@ -109,7 +109,7 @@ def test_few_shot_results_are_kept_in_s3_and_a_later_job_takes_over() -> None:
         record = Results(config.run_dir, is_first).add(first, "key")
         with sole_job(config.run_dir) as is_second:
             Results(config.run_dir, is_second).add(second, "key")
-        with pytest.raises(UserError, match=rf"^s3://{BUCKET}/runs/tuned: another few-shot job has begun there"):
+        with pytest.raises(UserError, match=rf"^s3://{BUCKET}/runs/tuned: another job has begun there"):
             Results(config.run_dir, is_first).add(first, "key")
     assert [line["seed"] for line in Results(config.run_dir).records] == [1, 2]
     assert read_details(config.run_dir, record)["labels"] == first.labels

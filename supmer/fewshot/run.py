@@ -28,13 +28,13 @@ from supmer.fewshot.data import draw_split, load_rows
 from supmer.fewshot.methods import METHODS
 from supmer.fewshot.report import write_report
 from supmer.fewshot.results import Record, Results
-from supmer.fewshot.sole_job import sole_job
 from supmer.fewshot.starting_points import StartingPoints, read_starting_points
 from supmer.fewshot.task import builtin_task_names, load_task
 from supmer.placement import role_resources
 from supmer.pretrain.warmup import NAME as WARMUP
 from supmer.pretrain.warmup import resolve_backbone
 from supmer.runtime import connect_ray
+from supmer.sole_job import sole_job
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def run_fewshot(config: Config) -> list[Record]:
     What a user can have got wrong is checked before any cell is computed.
 
     Raises:
-        UserError: a task, its data, a method, or a starting point cannot be used, or another few-shot job is at work in the
+        UserError: a task, its data, a method, or a starting point cannot be used, or another job is at work in the
             run directory.
     """
     _check_methods(config)

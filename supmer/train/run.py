@@ -22,6 +22,7 @@ from supmer.corpus.prepare import prepare, store_path
 from supmer.placement import check_capacity, worker_and_builder_cpus, worker_resources
 from supmer.pretrain import warmup
 from supmer.runtime import connect_ray
+from supmer.sole_job import sole_job
 from supmer.train import checkpoint
 from supmer.train.failure_notes import FailureNotes
 from supmer.train.job import Job, Origin, work
@@ -29,7 +30,7 @@ from supmer.train.mailbox import Event, Failure, Note, Progress, open_mailbox
 from supmer.train.origin import origin_of
 from supmer.train.progress import ProgressLines
 from supmer.train.report import write_report
-from supmer.train.run_dir import RunDirectory, claim, held
+from supmer.train.run_dir import RunDirectory, claim
 from supmer.train.stop import StopSignals
 from supmer.train.trackers import Trackers
 
@@ -69,7 +70,7 @@ def run(config: Config, observer: Observer | None = None) -> RunResult:
     if config.backbone.name != warmup.NAME:
         load_tokenizer(config.backbone)  # a mistake in the name must not first show up when Ray has started
     config, directory = claim(config)
-    with held(directory.uri):
+    with sole_job(directory.uri):
         return _run(config, directory, observer)
 
 

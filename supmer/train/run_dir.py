@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,32 +97,6 @@ def claim(config: Config) -> tuple[Config, RunDirectory]:
     if not storage.exists(directory.config) or storage.read_bytes(directory.config) != resolved:
         storage.write_bytes(directory.config, resolved)
     return config, directory
-
-
-@contextmanager
-def held(uri: str) -> Iterator[None]:
-    """Keep other jobs out of a local run directory while the block runs; however this process ends, it is free again.
-
-    Object stores have no locks, nor have some network file systems: there it is up to the user.
-
-    Raises:
-        UserError: another job is at work there.
-    """
-    if "://" in uri:
-        yield
-        return
-    descriptor = os.open(uri, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UserError(f"run.dir: another job is at work in {uri}; wait for its end, or give another run.name") from None
-    except OSError:
-        pass  # no locks here
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def find(config: Config) -> RunDirectory:

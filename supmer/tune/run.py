@@ -18,7 +18,8 @@ from supmer.fewshot.run import prepare_tasks
 from supmer.placement import check_capacity
 from supmer.pretrain.warmup import resolve_backbone
 from supmer.runtime import connect_ray
-from supmer.train.run_dir import claim, held
+from supmer.sole_job import sole_job
+from supmer.train.run_dir import claim
 from supmer.train.stop import StopSignals
 from supmer.tune.board import Board
 from supmer.tune.objectives import FEWSHOT, check_objectives
@@ -73,7 +74,7 @@ def run_sweep(config: Config) -> Outcome:
     """
     check_sweep(config)
     config, directory = claim(config)
-    with held(directory.uri):
+    with sole_job(directory.uri):
         return _run(config)
 
 

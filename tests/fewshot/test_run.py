@@ -14,7 +14,7 @@ from supmer.cli import validate
 from supmer.config import Config
 from supmer.errors import UserError
 from supmer.fewshot.run import run_fewshot
-from supmer.fewshot.sole_job import sole_job
+from supmer.sole_job import sole_job
 
 
 def changed(config: Config, section: str, **settings: Any) -> Config:
@@ -45,12 +45,12 @@ def test_a_task_named_twice_is_refused(config: Config) -> None:
 def test_a_second_job_in_the_run_directory_is_refused_until_the_first_has_ended(config: Config) -> None:
     config = changed(config, "fewshot", methods=["zero_shot"])
     holder = (
-        "import sys\nfrom supmer.fewshot.sole_job import sole_job\n"
+        "import sys\nfrom supmer.sole_job import sole_job\n"
         "with sole_job(sys.argv[1]):\n    print('held', flush=True)\n    sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", holder, config.run_dir], stdin=-1, stdout=-1, text=True) as first:
         assert first.stdout is not None and first.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match=f"^{config.run_dir}: another few-shot job is at work there; wait for its end"):
+        with pytest.raises(UserError, match=f"^{config.run_dir}: another job is at work there; wait for its end"):
             run_fewshot(config)
         first.kill()
     with sole_job(config.run_dir) as check:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ import pytest
 from supmer.cli import load_config
 from supmer.config import Config
 from supmer.errors import UserError
-from supmer.train.run_dir import RunDirectory, claim, config_hash, held
+from supmer.train.run_dir import RunDirectory, claim, config_hash
 
 
 def config(folder: Path, *overrides: str) -> Config:
@@ -30,18 +28,6 @@ def test_a_sweep_binds_its_name_too(tmp_path: Path) -> None:
     Path(directory.trials).write_text("")
     with pytest.raises(UserError, match=r"run\.name=a: .* \(meta\.steps: 100000 -> 7\)"):
         claim(config(tmp_path, "meta.steps=7"))
-
-
-def test_two_jobs_cannot_write_to_one_directory(tmp_path: Path) -> None:
-    directory = begun(tmp_path)
-    hold = f"from supmer.train.run_dir import held\nwith held({directory.uri!r}): print('held', flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None and other.stdout.readline() == b"held\n"
-        with pytest.raises(UserError, match=f"another job is at work in {directory.uri}"), held(directory.uri):
-            pass
-        other.kill()
-    with held(directory.uri):
-        pass
 
 
 def test_claim_writes_the_resolved_configuration(tmp_path: Path) -> None:
