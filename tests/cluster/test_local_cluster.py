@@ -37,8 +37,18 @@ def place(flag):
     return context.get_node_id()
 
 
+@ray.remote(num_cpus=2, resources={"data": 1})
+class Occupied:
+    def node(self):
+        return ray.get_runtime_context().get_node_id()
+
+
+flag = os.environ.get("FLAG")
+if flag:  # the lost node was the last one that the group may have: only in its place can another start
+    occupied = Occupied.remote()
+    ray.get(occupied.node.remote())
 trainers = [place.options(resources={"trainer": 0.001}).remote(None) for _ in range(2)]
-data = place.options(resources={"data": 0.001}).remote(os.environ.get("FLAG"))
+data = place.options(num_cpus=2, resources={"data": 0.001}).remote(flag)
 roles = {node["NodeID"]: node["Labels"].get("role") for node in ray.nodes()}
 print("trainers ran on:", {roles.get(node, "new") for node in ray.get(trainers)})
 print("data ran after all:", bool(ray.get(data)))
