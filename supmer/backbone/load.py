@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -40,6 +41,21 @@ def load_model_config(config: BackboneConfig) -> Any:
         raise UserError(f"backbone.name={config.name}: must be a T5-family model, this one is {model_config.model_type!r}")
     model_config.dropout_rate = config.dropout
     return model_config
+
+
+def pin_revision(config: BackboneConfig) -> BackboneConfig:
+    """Return the settings with `revision` set to the commit that a hub name stands for; a local folder's unchanged.
+
+    All processes of a job then load the same weights, also where the hub's branch moves on meanwhile.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if Path(config.location).is_dir():
+        return config
+    load_model_config(config)  # says in one line what is wrong
+    file = hf_hub_download(config.name, "config.json", revision=config.revision)
+    return config.model_copy(update={"revision": Path(file).parent.name})  # the hub's client keeps a folder for each commit
 
 
 def load_backbone(config: BackboneConfig) -> PreTrainedModel:
@@ -99,7 +115,8 @@ def load_tokenizer(config: BackboneConfig) -> PreTrainedTokenizerBase:
 def backbone_identity(config: BackboneConfig) -> dict[str, str | None]:
     """Say which backbone this is, so that stores and checkpoints made with another are recognized.
 
-    A local folder, the embedded one too, is identified by the SHA-256 over its configuration, weight and tokenizer files.
+    A local folder, the embedded one too, is identified by the SHA-256 over its configuration, weight and tokenizer files, a
+    hub name by the commit that `pin_revision` found.
     """
     return {
         "name": config.name,

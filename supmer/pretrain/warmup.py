@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import torch
 
+from supmer.backbone.load import pin_revision
 from supmer.config import Config
 from supmer.corpus.fingerprint import describe_sources, fingerprint
 from supmer.corpus.reading import read_documents
@@ -35,16 +36,17 @@ MIN_SEQUENCES = 8
 
 
 def resolve_backbone(config: Config) -> Config:
-    """Return `config` with `backbone.name` set to a model folder if it is `warmup`, else unchanged.
+    """Return `config` with `backbone.name` set to a model folder if it is `warmup`, and a hub name's commit pinned.
 
     The folder lies in `backbone.cache_dir` under a fingerprint of recipe, settings and corpus. It is made if it is missing,
     and appears there whole or not at all.
 
     Raises:
-        UserError: the corpus cannot be read, or is too small for the settings.
+        UserError: the corpus cannot be read, or is too small for the settings, or there is no such model.
     """
     if config.backbone.name != NAME:
-        return config
+        pinned = pin_revision(config.backbone)
+        return config if pinned is config.backbone else config.model_copy(update={"backbone": pinned})
     folder = Path(config.backbone.cache_dir).expanduser().resolve() / f"{NAME}-{_fingerprint(config)}"
     if folder.is_dir():
         log.info("backbone %s: re-used", folder)

@@ -23,7 +23,7 @@ from supmer.tasks.vocabulary import TaskVocabulary
 from supmer.train import checkpoint, run_dir
 from supmer.train.job import Origin
 from supmer.train.metrics import read_rows
-from supmer.train.origin import origin_of
+from supmer.train.origin import as_begun, origin_of
 from supmer.train.run_dir import RunDirectory
 from supmer.train.stream import local_episodes
 from supmer.train.worker import build_learner, set_threads
@@ -44,7 +44,7 @@ def replay(config: Config, step: int) -> Iterator[str]:
     if not 1 <= step <= config.meta.steps:
         raise UserError(f"--replay {step}: must be from 1 to meta.steps={config.meta.steps}")
     directory = run_dir.find(config)
-    resolved = warmup.resolve_backbone(config)
+    resolved = warmup.resolve_backbone(as_begun(config, directory.checkpoints))
     store_uri = storage.absolute(prepare(resolved))
     alone = resolved.train.model_copy(update={"sharding": "none"})
     resolved = resolved.model_copy(update={"train": alone})

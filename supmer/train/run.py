@@ -27,7 +27,7 @@ from supmer.train import checkpoint
 from supmer.train.failure_notes import FailureNotes
 from supmer.train.job import Job, Origin, work
 from supmer.train.mailbox import Event, Failure, Note, Progress, open_mailbox
-from supmer.train.origin import origin_of
+from supmer.train.origin import as_begun, origin_of
 from supmer.train.progress import ProgressLines
 from supmer.train.report import write_report
 from supmer.train.run_dir import RunDirectory, claim
@@ -82,7 +82,7 @@ def _run(config: Config, directory: RunDirectory, observer: Observer | None) -> 
         return RunResult(directory, True, 0)
     connect_ray(config.train.max_workers * worker_and_builder_cpus(config.train))
     check_capacity(config)
-    resolved = warmup.resolve_backbone(config)
+    resolved = warmup.resolve_backbone(as_begun(config, directory.checkpoints))
     store_uri = storage.absolute(prepare(resolved))
     checkpoint.forget_ray_snapshot(directory.checkpoints)
     job = Job(resolved, directory, store_uri, origin_of(config, resolved, store_uri), open_mailbox())
