@@ -104,15 +104,15 @@ def down(folder: Path) -> None:
 
 
 def processes(mark: str | None) -> list[psutil.Process]:
-    """Return the processes that carry the cluster's mark."""
-    found = []
+    """Return the processes that carry the cluster's mark, and their descendants: Ray's agents write a title over theirs."""
+    found: set[psutil.Process] = set()
     for process in psutil.process_iter() if mark else []:
         try:
             if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+                found |= {process, *process.children(recursive=True)}
         except psutil.Error:
             continue  # ended meanwhile, or another user's
-    return found
+    return sorted(found, key=lambda process: process.pid)
 
 
 def read_mark(folder: Path) -> str | None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -75,7 +76,7 @@ class LocalCluster:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     folder = Path(tempfile.mkdtemp(prefix="sl-", dir="/tmp"))  # short: Ray's sockets lie in it
-    cluster = LocalCluster(folder)
+    cluster, started_at = LocalCluster(folder), time.time()
     try:
         started = cluster.command("up")
         assert started.returncode == 0, started.stderr + (folder / "head.log").read_text()[-2000:]
@@ -87,6 +88,8 @@ def cluster() -> Iterator[LocalCluster]:
         shutil.rmtree(folder, ignore_errors=True)
     assert "none left" in ended.stdout, ended.stdout + ended.stderr
     assert not [process for process in psutil.process_iter(["cmdline"]) if str(folder) in str(process.info["cmdline"])]
+    later = [process for process in psutil.process_iter(["name", "create_time"]) if process.info["create_time"] > started_at]
+    assert not [process for process in later if process.info["name"].startswith("ray::")]
 
 
 @pytest.fixture
