@@ -109,7 +109,7 @@ def test_nodes_are_added_for_a_submitted_job(cluster: LocalCluster, job: Path) -
 
 def test_a_lost_node_is_replaced_and_the_exit_code_comes_back(cluster: LocalCluster, job: Path, tmp_path: Path) -> None:
     run = cluster.submit(job, FLAG=str(tmp_path / "killed"), EXIT_CODE="3")
-    assert (tmp_path / "killed").exists()
+    assert (tmp_path / "killed").exists(), run.stdout + run.stderr
     assert "data ran after all: True" in run.stdout
     assert run.returncode != 0 and "exit code 3" in run.stdout + run.stderr
 
