@@ -43,12 +43,15 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    assert_one_line(call("prepare.py", f"corpus.paths=[{tmp_path}]"), f"corpus.paths={tmp_path}: no files there")
+    assert_one_line(
+        call("prepare.py", "backbone.name=embedded", f"corpus.paths=[{tmp_path}]"),
+        f"corpus.paths={tmp_path}: no files there",
+    )
 
 
 def test_a_parquet_file_without_the_text_column_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"body": ["x"], "id": [1]}), tmp_path / "a.parquet")
-    result = call("prepare.py", f"corpus.paths=[{tmp_path}]")
+    result = call("prepare.py", "backbone.name=embedded", f"corpus.paths=[{tmp_path}]")
     assert_one_line(result, "corpus.text_column=text: ")
     assert "only body, id" in result.stderr
 
