@@ -14,6 +14,7 @@ from supmer import storage
 from supmer.cli import to_yaml, validate
 from supmer.config import Config
 from supmer.errors import UserError
+from supmer.sole_job import sole_job
 
 FREE_SETTINGS = (
     "run.dir",
@@ -92,7 +93,8 @@ def claim(config: Config) -> tuple[Config, RunDirectory]:
         config = _next_free_name(config)
         directory = RunDirectory(config.run_dir)
     elif differing:
-        storage.delete_folder(directory.uri)
+        with sole_job(directory.uri):  # not what another job is writing
+            storage.delete_folder(directory.uri)
     resolved = to_yaml(config).encode()
     if not storage.exists(directory.config) or storage.read_bytes(directory.config) != resolved:
         storage.write_bytes(directory.config, resolved)

@@ -9,6 +9,7 @@ import pytest
 from supmer.cli import load_config
 from supmer.config import Config
 from supmer.errors import UserError
+from supmer.sole_job import sole_job
 from supmer.train.run_dir import RunDirectory, claim, config_hash
 
 
@@ -88,6 +89,13 @@ def test_on_conflict_overwrite_deletes_that_run_only(tmp_path: Path) -> None:
     _, directory = claim(config(tmp_path, "run.seed=1", "run.on_conflict=overwrite"))
     assert sorted(path.name for path in Path(directory.uri).iterdir()) == ["config.yaml"]
     assert (tmp_path / "b").is_dir()
+
+
+def test_on_conflict_overwrite_spares_a_run_that_is_at_work(tmp_path: Path) -> None:
+    directory = begun(tmp_path)
+    with sole_job(directory.uri), pytest.raises(UserError, match="another job is at work there"):
+        claim(config(tmp_path, "run.seed=1", "run.on_conflict=overwrite"))
+    assert Path(directory.metrics).exists()
 
 
 def test_overwrite_without_a_conflict_continues(tmp_path: Path) -> None:
