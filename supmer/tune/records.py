@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from supmer import storage
 from supmer.errors import UserError
-
-FILE_NAME = "trials.jsonl"
+from supmer.train.run_dir import RunDirectory
 
 Status = Literal["running", "complete", "stopped", "diverged", "failed"]
 
@@ -84,7 +83,7 @@ class Ledger:
     """The trials of a sweep in the order in which they were proposed; written whole at each change."""
 
     def __init__(self, sweep_uri: str) -> None:
-        self.uri = storage.join(sweep_uri, FILE_NAME)
+        self.uri = RunDirectory(sweep_uri).trials
         self.records: list[TrialRecord] = _read(self.uri)
 
     def __iter__(self) -> Iterator[TrialRecord]:

@@ -19,7 +19,7 @@ from supmer.placement import check_capacity
 from supmer.pretrain.warmup import resolve_backbone
 from supmer.runtime import connect_ray
 from supmer.sole_job import sole_job
-from supmer.train.run_dir import claim
+from supmer.train.run_dir import RunDirectory, claim
 from supmer.train.stop import StopSignals
 from supmer.tune.board import Board
 from supmer.tune.objectives import FEWSHOT, check_objectives
@@ -170,7 +170,7 @@ def _tell(config: Config, outcome: Outcome) -> None:
         logger.info(
             "%d trials, %d meta-steps, %.0f%% of running each to its end", len(outcome.records), spent, 100 * spent / whole
         )
-    logger.info("trials: %s; page: %s", storage.join(outcome.directory, "trials.jsonl"), page)
+    logger.info("trials: %s; page: %s", RunDirectory(outcome.directory).trials, page)
     if outcome.best is None:
         logger.warning("no trial has reached its last meta-step with finite objectives: there is no best one")
     else:
