@@ -74,6 +74,7 @@ def start_head(folder: Path, mark: str) -> subprocess.Popen[bytes]:
         # A plain `ray job submit` sends no token. Where others use this machine, export RAY_AUTH_MODE=token for both.
         "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "disabled"),
         "RAY_FAKE_CLUSTER": "1",
+        # The autoscaler imports node_provider from there.
         "PYTHONPATH": os.pathsep.join(filter(None, [str(DEFINITION.parent), os.environ.get("PYTHONPATH")])),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the nodes that the provider starts stay on 127.0.0.1 too
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
