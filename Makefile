@@ -8,7 +8,7 @@ QUICKSTART := configs/quickstart.yaml
 RAY_LOG := .test-cluster.log
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check format bench faults cluster-local cluster-down clean
+.PHONY: help setup quickstart test test-slow check format bench faults cluster-local cluster-down clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -21,7 +21,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or newer is needed: make PYTHON=python3.x")'
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	@echo "environment $(VENV): installing"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@# Without --no-compile pip would compile tens of thousands of files, most of which no job imports.
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 quickstart: setup  ## meta-train on text that is installed anyway, tune on a few-shot task, print a table
@@ -29,14 +30,21 @@ quickstart: setup  ## meta-train on text that is installed anyway, tune on a few
 	$(RUN) pipeline/prompt_tune.py --config $(QUICKSTART)
 
 # One Ray cluster at a time has room on a machine, and the tests that start one mostly wait: the others run beside them.
-test: setup  ## all tests, the slow ones and those that start Ray included
+define run_tests
 	@export OMP_NUM_THREADS=1; \
-	$(RUN) -m pytest --durations=25 -m cluster > $(RAY_LOG) 2>&1 & process=$$!; trap 'kill $$process 2> /dev/null' EXIT; trap 'exit 130' INT TERM; \
+	$(RUN) -m pytest --durations=25 -m "cluster and $(1)" > $(RAY_LOG) 2>&1 & process=$$!; trap 'kill $$process 2> /dev/null' EXIT; trap 'exit 130' INT TERM; \
 	echo "== tests without Ray (those with Ray run beside them and are shown when they end: $(RAY_LOG))"; \
-	$(RUN) -m pytest --durations=25 -m "not cluster"; without_ray=$$?; \
+	$(RUN) -m pytest --durations=25 -m "not cluster and $(1)"; without_ray=$$?; \
 	echo "== tests with Ray"; \
 	wait $$process; with_ray=$$?; cat $(RAY_LOG); \
 	test $$without_ray -eq 0 -a $$with_ray -eq 0
+endef
+
+test: setup  ## the tests that are done within minutes, the main job from its command line included
+	$(call run_tests,not slow)
+
+test-slow: setup  ## the others: whole jobs, interrupted runs, several ranks; half an hour on two cores
+	$(call run_tests,slow)
 
 check: setup  ## lint, formatting, types, known vulnerabilities of what is installed
 	$(RUN) -m ruff check

@@ -104,7 +104,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=2, help="episodes of a meta-batch (published: 4)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1, help="the median counts")
-    parser.add_argument("--max-tokens", type=int, default=1024, help="train.max_tokens_per_microbatch; small suits caches")
+    parser.add_argument("--max-tokens", type=int, default=2048, help="train.max_tokens_per_microbatch")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     return parser.parse_args()
 
