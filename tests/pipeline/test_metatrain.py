@@ -18,7 +18,6 @@ are slow to start, how many are starting."""
 
 
 @pytest.mark.cluster
-@pytest.mark.slow
 def test_from_raw_text_to_results_with_relative_paths(tiny_files: Path, tmp_path: Path) -> None:
     """Relative names of backbone, corpus, store and run directory mean the same in the workers as here."""
     for name in ("backbone", "corpus.jsonl"):

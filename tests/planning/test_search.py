@@ -19,6 +19,7 @@ def warnings(costs: Costs, config: Config, setting: Setting, hardware: Hardware)
     return " / ".join(warnings_for(costs, config, estimate(costs, setting, hardware), hardware))
 
 
+@pytest.mark.slow
 def test_the_recommended_settings_fit_and_are_no_slower(costs: Costs, small_config: Config, hardware: Hardware) -> None:
     for gpus in (1, 4, 16):
         best = recommend(costs, small_config, gpus, hardware, 128)

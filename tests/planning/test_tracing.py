@@ -27,6 +27,7 @@ def with_backbone(tracer: Tracer, **changes: object) -> Tracer:
     return Tracer(tracer.config.model_copy(update={"backbone": backbone}), tracer.shape, tracer.gpu)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("sharded", [False, True])
@@ -61,6 +62,7 @@ def test_shorter_rows_under_the_same_budget_need_no_more(tracer: Tracer) -> None
     assert peaks == sorted(peaks)
 
 
+@pytest.mark.slow
 def test_checkpointing_saves_memory_for_one_more_forward(tracer: Tracer) -> None:
     batch = PassShape(16, LENGTH, mixed=False)
     frugal = with_backbone(tracer, gradient_checkpointing=True)
