@@ -31,8 +31,7 @@ quickstart: setup  ## meta-train on text that is installed anyway, tune on a few
 
 # One Ray cluster at a time has room on a machine, and the tests that start one mostly wait: the others run beside them.
 define run_tests
-	@export OMP_NUM_THREADS=1; \
-	$(RUN) -m pytest --durations=25 -m "cluster and $(1)" > $(RAY_LOG) 2>&1 & process=$$!; trap 'kill $$process 2> /dev/null' EXIT; trap 'exit 130' INT TERM; \
+	@$(RUN) -m pytest --durations=25 -m "cluster and $(1)" > $(RAY_LOG) 2>&1 & process=$$!; trap 'kill $$process 2> /dev/null' EXIT; trap 'exit 130' INT TERM; \
 	echo "== tests without Ray (those with Ray run beside them and are shown when they end: $(RAY_LOG))"; \
 	$(RUN) -m pytest --durations=25 -m "not cluster and $(1)"; without_ray=$$?; \
 	echo "== tests with Ray"; \
@@ -57,7 +56,7 @@ format: setup  ## mend what the linter can mend
 	$(RUN) -m ruff format
 
 bench: setup  ## benchmarks; each prints one JSON object as its last line
-	@set -e; for program in $(filter-out benchmarks/hardware.py,$(wildcard benchmarks/*.py)); do echo "== $$program"; $(RUN) "$$program"; done
+	@set -e; for program in $(filter-out benchmarks/hardware.py benchmarks/plain_preparation.py,$(wildcard benchmarks/*.py)); do echo "== $$program"; $(RUN) "$$program"; done
 
 faults: setup  ## damaged files; runs through worker kills, lost machines, hangs must give the undisturbed result
 	$(RUN) -m pytest tests/test_fuzzing.py --mutants 1000

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Before anything imports torch: what tests start shares few cores, and sums depend on the number of threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long an example takes says more about the machine and what else it does than about our code.
 settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])

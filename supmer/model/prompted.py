@@ -20,6 +20,7 @@ from supmer.backbone.load import load_backbone
 from supmer.config import Config, PromptConfig
 from supmer.errors import UserError
 from supmer.model.cross_attention import use_few_query_attention
+from supmer.model.position_bias import share_position_bias
 from supmer.model.rows import Rows
 from supmer.tasks.episode import NO_CENTROID
 
@@ -53,7 +54,8 @@ class PromptedSeq2Seq(nn.Module):
     """A frozen T5-family model, to whose encoder input every row prepends the prompt of its task.
 
     Args:
-        backbone: the frozen model; its cross-attention is replaced by an equal one that is cheaper for short targets.
+        backbone: the frozen model; its cross-attention is replaced by an equal one that is cheaper for short targets, and
+            its encoder blocks share one masked position bias.
         centroids: cluster centroids [K, d], input embeddings of `scc` rows; None where no row uses them.
         pooling: positions that the pooled encoder state averages: real ones (prompt and text), or `all` with padding.
     """
@@ -63,6 +65,7 @@ class PromptedSeq2Seq(nn.Module):
     def __init__(self, backbone: PreTrainedModel, centroids: Tensor | None = None, pooling: Pooling = "masked") -> None:
         super().__init__()
         use_few_query_attention(backbone)
+        share_position_bias(backbone)
         self.backbone = backbone
         self.pooling = pooling
         width = backbone.config.d_model

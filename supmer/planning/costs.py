@@ -59,9 +59,9 @@ class Costs:
         self._tensors = dict(model.named_parameters())
         self.num_blocks: int = model.config.num_layers + model.config.num_decoder_layers
 
-    def memory(self, *, mixed: bool, sharded: bool, checkpointing: bool) -> MemoryLine:
-        """Return the memory of passes over rows of the greatest length, which need more than shorter ones."""
-        return self._memory(mixed, sharded, checkpointing)
+    def memory(self, *, mixed: bool, width: int, sharded: bool, checkpointing: bool) -> MemoryLine:
+        """Return the memory of passes over rows of `width` encoder positions."""
+        return self._memory(mixed, width, sharded, checkpointing)
 
     def flops(self, *, mixed: bool, width: int, checkpointing: bool) -> float:
         """Return the FLOPs of one row's forward and backward, of `width` encoder positions."""
@@ -101,16 +101,16 @@ class Costs:
         per_layer = (measure[high] - measure[low]) / (high - low)
         return measure[low] + per_layer * int(self.shape.config.num_layers - low)
 
-    def _trace_memory(self, mixed: bool, sharded: bool, checkpointing: bool) -> MemoryLine:
+    def _trace_memory(self, mixed: bool, width: int, sharded: bool, checkpointing: bool) -> MemoryLine:
         tracer, depths = self._tracer(checkpointing), self._depths() or (None,)
 
         def peak(rows: int) -> float:
-            batch = PassShape(rows, self.config.tasks.max_length, mixed)
+            batch = PassShape(rows, width, mixed)
             return self._at_full_depth({depth: tracer.peak_bytes(batch, sharded=sharded, depth=depth) for depth in depths})
 
         few, many = NUM_ROWS
         per_row = (peak(many) - peak(few)) / (many - few)
-        one_row = tracer.peak_bytes(PassShape(1, self.config.tasks.max_length, mixed), sharded=sharded, depth=depths[0])
+        one_row = tracer.peak_bytes(PassShape(1, width, mixed), sharded=sharded, depth=depths[0])
         return MemoryLine(peak(few) - few * per_row, per_row, one_row)
 
     def _trace_flops(self, mixed: bool, width: int, checkpointing: bool) -> float:

@@ -16,6 +16,8 @@ SHARDINGS: tuple[Sharding, ...] = get_args(Sharding)
 
 TASK_TENSORS = 12
 """Tensors of a prompt's size that a task keeps through the query pass: gradients, adapted prompt, the graph of psi."""
+SHORTEST_TEXT = 8
+"""Tokens of the shortest text that memory is planned for."""
 REGULARIZER_COPIES, PEAK_REGULARIZER_COPIES = 4, 6
 """Copies of phi: weights, two of Adam, gradients; at a step's end besides its share of the new gradients and their sum."""
 
@@ -110,7 +112,7 @@ def estimate(costs: Costs, setting: Setting, hardware: Hardware, row_length: int
         setting: what is varied.
         hardware: the GPUs.
         row_length: mean encoder positions of a row with the prompt, for FLOPs and traffic (default: the greatest).
-            Memory is always that of rows of the greatest length.
+            Memory is that of the lengths that need most.
     """
     parameters = costs.parameter_bytes(setting.shard_size)
     state, end_of_step = _state_bytes(costs, setting)
@@ -150,25 +152,41 @@ def _rows_per_microbatch(max_tokens: int, load: PassLoad, length: int, num_rows:
     return min(num_rows, max(1, max_tokens // (length * (1 + load.mixed))))
 
 
+def _widths(config: Config) -> tuple[int, int]:
+    """Return the least and the greatest encoder positions of a row.
+
+    Under one token budget a pass needs `rows * (a * width + b * width**2 + c)` bytes with `rows = budget / width`: most at
+    one of the two ends.
+    """
+    return min(config.prompt.length + SHORTEST_TEXT, config.tasks.max_length), config.tasks.max_length
+
+
 def _pass_bytes(costs: Costs, setting: Setting, load: PassLoad) -> int:
-    length = costs.config.tasks.max_length
-    rows = _rows_per_microbatch(setting.max_tokens, load, length, load.rows * setting.tasks_per_rank)
-    return int(_memory_line(costs, setting, load).bytes_for(rows))
+    """Return what a pass holds at its peak, whatever the lengths of its rows."""
+    num_rows = load.rows * setting.tasks_per_rank
+    rows = {width: _rows_per_microbatch(setting.max_tokens, load, width, num_rows) for width in _widths(costs.config)}
+    return int(max(_memory_line(costs, setting, load, width).bytes_for(rows[width]) for width in rows))
 
 
-def _memory_line(costs: Costs, setting: Setting, load: PassLoad) -> MemoryLine:
-    return costs.memory(mixed=load.mixed, sharded=setting.shard_size > 1, checkpointing=setting.checkpointing)
+def _memory_line(costs: Costs, setting: Setting, load: PassLoad, width: int) -> MemoryLine:
+    checkpointing = setting.checkpointing
+    return costs.memory(mixed=load.mixed, width=width, sharded=setting.shard_size > 1, checkpointing=checkpointing)
 
 
 def _largest_budget(costs: Costs, setting: Setting, num_bytes: int) -> int:
-    """Return the largest token budget whose passes fit into `num_bytes`; 0 where a single row does not."""
+    """Return the largest token budget whose passes fit into `num_bytes`; 0 where a single row does not.
+
+    It is one of whole rows of the greatest length; shorter rows set no limit where all of a pass fit at once.
+    """
     length, budgets = costs.config.tasks.max_length, []
     for load in pass_loads(costs.config):
-        rows = _memory_line(costs, setting, load).rows_within(num_bytes)
-        if rows == 0:
-            return 0
-        budgets.append(rows * length * (1 + load.mixed))
-    return min(budgets)
+        for width in _widths(costs.config):
+            rows = _memory_line(costs, setting, load, width).rows_within(num_bytes)
+            if rows == 0:
+                return 0
+            if width == length or rows < load.rows * setting.tasks_per_rank:
+                budgets.append(rows * width * (1 + load.mixed))
+    return max(length, min(budgets) // length * length)
 
 
 def _useful_budget(config: Config, setting: Setting) -> int:

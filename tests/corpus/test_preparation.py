@@ -154,6 +154,7 @@ def test_an_interrupted_preparation_goes_on(
     assert stored_rows(uri) == stored_rows(store.uri)
 
 
+@pytest.mark.slow
 def test_of_two_jobs_the_first_to_end_completes_the_store_for_both(
     store: TaskStore,
     make_config: MakeConfig,
@@ -257,6 +258,7 @@ def test_training_episodes_show_nothing_of_the_validation_split(store: TaskStore
         assert {key for row in (*episode.support, *episode.query, *episode.augmentation) for key in row.sources} <= places
 
 
+@pytest.mark.slow
 def test_another_model_clusters_and_centroids_are_the_backbones(
     make_config: MakeConfig, tmp_path: Path, backbone: Path, documents: list[str]
 ) -> None:

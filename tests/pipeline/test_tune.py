@@ -1,8 +1,9 @@
-"""Sweeps through their command line: outcome, and restart after kill -9."""
+"""Sweeps through their command line: outcome, restart after kill -9, trials that come to grief."""
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -128,3 +129,54 @@ def test_sweep_survives_kill_and_its_best_repeats(tiny_files: Path, tmp_path: Pa
     assert code == 0
     assert "already complete" in err
     assert trials(tmp_path) == after
+
+
+def training_workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    found = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in found if "RayTrainWorker" in " ".join(child.cmdline())]
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_trials_that_diverge_crash_or_hang_are_told_apart_and_the_others_go_on(tiny_files: Path, tmp_path: Path) -> None:
+    cases = {
+        "diverging": {"meta.prompt_lr": 1e38},
+        "crashing": {"meta.inner_lr": 0.02},
+        "hanging": {"meta.inner_lr": 0.03},
+        "sound": {},
+    }
+    tune = {"searcher": "grid", "scheduler": "none", "max_concurrent": 1, "max_retries": 0, "stall_seconds": 20}
+    config = write_sweep(tiny_files, tmp_path, {**tune, "space": {"case": {"cases": cases}}}, "meta.steps=60")
+    runs = tmp_path / "runs" / "sweep" / "trials"
+    sweep = start("tune.py", config)
+    try:
+        for case, number in (("crashing", signal.SIGKILL), ("hanging", signal.SIGSTOP)):
+            wait_until(lambda case=case: case in running_case(tmp_path) and has_begun(runs / running_case(tmp_path)[case]))
+            for worker in training_workers(sweep):
+                worker.send_signal(number)
+        workers = training_workers(sweep)
+    finally:
+        code, out, err = finish(sweep)
+    assert code == 0, err
+    found = {record["draws"]["case"]: record for record in trials(tmp_path).values()}
+    assert {case: record["status"] for case, record in found.items()} == {
+        "diverging": "diverged",
+        "crashing": "failed",
+        "hanging": "failed",
+        "sound": "complete",
+    }
+    assert "no sign of life for tune.stall_seconds=20" in found["hanging"]["error"]
+    assert found["crashing"]["error"] and "no sign of life" not in found["crashing"]["error"]
+    assert all(record["error"].splitlines()[0] in out + err for record in found.values() if record["error"])
+    assert not any(worker.is_running() for worker in workers)
+
+
+def running_case(folder: Path) -> dict[str, str]:
+    """Return the case of the trial that runs, and the trial's name."""
+    return {record["draws"]["case"]: name for name, record in trials(folder).items() if record["status"] == "running"}
+
+
+def has_begun(run: Path) -> bool:
+    path = run / "metrics.jsonl"
+    return path.exists() and '"train"' in path.read_text()

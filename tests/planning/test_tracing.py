@@ -35,7 +35,7 @@ def test_shallow_traces_tell_the_memory_of_the_whole_model(
     costs: Costs, tracer: Tracer, mixed: bool, checkpointing: bool, sharded: bool
 ) -> None:
     whole = with_backbone(tracer, gradient_checkpointing=checkpointing)
-    line = costs.memory(mixed=mixed, sharded=sharded, checkpointing=checkpointing)
+    line = costs.memory(mixed=mixed, width=LENGTH, sharded=sharded, checkpointing=checkpointing)
     for rows in (12, 32):
         peak = whole.peak_bytes(PassShape(rows, LENGTH, mixed), sharded=sharded)
         assert line.bytes_for(rows) == pytest.approx(peak, rel=0.02)
@@ -57,9 +57,10 @@ def test_a_trace_tells_what_real_tensors_need(tracer: Tracer) -> None:
     assert plain.peak_bytes(batch, sharded=False) == pytest.approx(live.peak, rel=0.02)
 
 
-def test_shorter_rows_under_the_same_budget_need_no_more(tracer: Tracer) -> None:
-    peaks = [tracer.peak_bytes(PassShape(2048 // width, width, mixed=False), sharded=False) for width in (32, 64, 128)]
-    assert peaks == sorted(peaks)
+def test_no_rows_under_the_same_budget_need_more_than_the_longest_or_the_shortest(tracer: Tracer) -> None:
+    widths = (28, 32, 40, 64, 96, 128)
+    peaks = [tracer.peak_bytes(PassShape(2048 // width, width, mixed=False), sharded=False) for width in widths]
+    assert max(peaks) <= 1.01 * max(peaks[0], peaks[-1])
 
 
 @pytest.mark.slow
