@@ -100,7 +100,7 @@ def main() -> None:
 def make_config(folder: str, steps: int) -> Config:
     """Return the quickstart's settings on an untrained backbone; of itself the loop saves at the very end only."""
     places = [f"run.dir={folder}/runs", f"corpus.store_dir={folder}/stores", f"backbone.cache_dir={folder}/cache"]
-    small = ["backbone.warmup.steps=0", "corpus.max_documents=300", "clusters.num_clusters=12"]
+    small = ["backbone.warmup.steps=0", "corpus.max_documents=1000", "clusters.num_clusters=10"]
     rare = [f"meta.steps={steps}", f"train.checkpoint_every={10 * steps}", f"train.validate_every={10 * steps}"]
     return load_config(QUICKSTART, [*places, *small, *rare, "train.validation_episodes=1"])
 

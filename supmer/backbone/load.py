@@ -44,18 +44,27 @@ def load_model_config(config: BackboneConfig) -> Any:
 
 
 def pin_revision(config: BackboneConfig) -> BackboneConfig:
-    """Return the settings with `revision` set to the commit that a hub name stands for; a local folder's unchanged.
+    """Return the settings with the revisions set to the commits that hub names stand for; those of folders unchanged.
 
     All processes of a job then load the same weights, also where the hub's branch moves on meanwhile.
 
     Raises:
-        UserError: there is no such model.
+        UserError: there is no such model or tokenizer.
     """
-    if Path(config.location).is_dir():
-        return config
-    load_model_config(config)  # says in one line what is wrong
-    file = hf_hub_download(config.name, "config.json", revision=config.revision)
-    return config.model_copy(update={"revision": Path(file).parent.name})  # the hub's client keeps a folder for each commit
+    found = {}
+    if not Path(config.location).is_dir():
+        load_model_config(config)  # says in one line what is wrong
+        found["revision"] = _commit_of(config.name, "config.json", config.revision)
+    if config.tokenizer and not Path(config.tokenizer).is_dir():
+        load_tokenizer(config)  # so does this
+        found["tokenizer_revision"] = _commit_of(config.tokenizer, "tokenizer_config.json", config.tokenizer_revision)
+    return config.model_copy(update=found) if found else config
+
+
+def _commit_of(name: str, file: str, revision: str | None) -> str:
+    return Path(
+        hf_hub_download(name, file, revision=revision)
+    ).parent.name  # the hub's client keeps a folder for each commit
 
 
 def load_backbone(config: BackboneConfig) -> PreTrainedModel:
@@ -96,7 +105,7 @@ def load_tokenizer(config: BackboneConfig) -> PreTrainedTokenizerBase:
         UserError: there is no tokenizer, or it has no sentinels.
     """
     source = config.tokenizer or config.location
-    revision = None if config.tokenizer else config.revision
+    revision = config.tokenizer_revision if config.tokenizer else config.revision
     model_config = load_model_config(config)
     try:
         # The model's configuration selects the tokenizer class where the folder holds only `spiece.model`.
@@ -118,13 +127,16 @@ def backbone_identity(config: BackboneConfig) -> dict[str, str | None]:
     A local folder, the embedded one too, is identified by the SHA-256 over its configuration, weight and tokenizer files, a
     hub name by the commit that `pin_revision` found.
     """
-    return {
+    identity = {
         "name": config.name,
         "revision": config.revision,
         "weights": config.weights,
         "content": folder_digest(config.location),
         "tokenizer": folder_digest(config.tokenizer) if config.tokenizer else None,
     }
+    if config.tokenizer_revision is not None:
+        identity["tokenizer_revision"] = config.tokenizer_revision
+    return identity
 
 
 def _load_pretrained(config: BackboneConfig, model_config: Any, dtype: torch.dtype) -> PreTrainedModel:

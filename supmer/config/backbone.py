@@ -62,6 +62,7 @@ class BackboneConfig(Section):
     name: str = Field("google/flan-t5-xl", description="hub name, local folder, `embedded` or `warmup`")
     revision: str | None = Field(None, description="hub revision (commit) to pin")
     tokenizer: str | None = Field(None, description="hub name or folder; default: the backbone's own")
+    tokenizer_revision: str | None = Field(None, description="hub revision (commit) of `tokenizer` to pin")
     weights: Literal["pretrained", "random"] = Field("pretrained", description="`random`: only the configuration is read")
     cache_dir: str = Field("cache", description="folder where warmed-up backbones are kept")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="frozen weights and compute")

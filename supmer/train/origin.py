@@ -16,13 +16,18 @@ from supmer.train.run_dir import config_hash
 logger = logging.getLogger(__name__)
 
 
+REVISIONS = ("revision", "tokenizer_revision")
+
+
 def as_begun(config: Config, checkpoints: str) -> Config:
-    """Return `config` at the commit of the hub that the newest checkpoint names: a run keeps the weights it began with."""
+    """Return `config` at the commits of the hub that the newest checkpoint names: a run keeps the weights it began with."""
     name = checkpoint.find_newest(checkpoints, warn=logger.debug)
-    if name is None or config.backbone.revision is not None:
+    unpinned = [setting for setting in REVISIONS if getattr(config.backbone, setting) is None]
+    if name is None or not unpinned:
         return config
-    revision = checkpoint.read_manifest(storage.join(checkpoints, name)).origin.backbone.get("revision")
-    return config.model_copy(update={"backbone": config.backbone.model_copy(update={"revision": revision})})
+    begun_with = checkpoint.read_manifest(storage.join(checkpoints, name)).origin.backbone
+    revisions = {setting: begun_with.get(setting) for setting in unpinned}
+    return config.model_copy(update={"backbone": config.backbone.model_copy(update=revisions)})
 
 
 def origin_of(config: Config, resolved: Config, store_uri: str) -> Origin:

@@ -8,6 +8,8 @@ import os
 import shlex
 import sys
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +39,8 @@ from supmer.train.trackers import Trackers
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_COLLECTIONS = 0.25
+SECONDS_BETWEEN_CHECKS = 10
+"""Whether the run directory is still this job's: in an object store that is a request."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,11 @@ def run(config: Config, observer: Observer | None = None) -> RunResult:
     if config.backbone.name != warmup.NAME:
         load_tokenizer(config.backbone)  # a mistake in the name must not first show up when Ray has started
     config, directory = claim(config)
-    with sole_job(directory.uri):
-        return _run(config, directory, observer)
+    with sole_job(directory.uri) as check_sole:
+        return _run(config, directory, observer, check_sole)
 
 
-def _run(config: Config, directory: RunDirectory, observer: Observer | None) -> RunResult:
+def _run(config: Config, directory: RunDirectory, observer: Observer | None, check_sole: Callable[[], None]) -> RunResult:
     made_from = _complete_from(config, directory)
     if made_from is not None:
         logger.info("run %s is already complete and re-used: %s", config.run.name, directory.uri)
@@ -87,7 +91,7 @@ def _run(config: Config, directory: RunDirectory, observer: Observer | None) -> 
     checkpoint.forget_ray_snapshot(directory.checkpoints)
     job = Job(resolved, directory, store_uri, origin_of(config, resolved, store_uri), open_mailbox())
     with StopSignals() as signals, Trackers(config, directory) as trackers:
-        is_complete = _follow(_Fit(job), job, signals, trackers, observer)
+        is_complete = _follow(_Fit(job), job, signals, trackers, observer, check_sole)
     write_report(directory)
     _tell_end(config, directory, is_complete)
     return RunResult(directory, is_complete, 0 if is_complete else signals.exit_code)
@@ -159,18 +163,33 @@ def _set_timeouts(train: TrainConfig) -> None:
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "30"
 
 
-def _follow(fit: _Fit, job: Job, signals: StopSignals, trackers: Trackers, observer: Observer | None) -> bool:
+def _follow(
+    fit: _Fit, job: Job, signals: StopSignals, trackers: Trackers, observer: Observer | None, check_sole: Callable[[], None]
+) -> bool:
     """Show what the workers post until they end; return whether the last meta-step was reached."""
-    lines = ProgressLines(job.config)
+    lines, check_sole = ProgressLines(job.config), _now_and_then(check_sole)
     asked = False
     while fit.is_alive():
         fit.join(SECONDS_BETWEEN_COLLECTIONS)
+        check_sole()
         _show(ray.get(job.mailbox.collect.remote()), lines, trackers, observer)
         if not asked and (signals.received or (observer and observer.stop_requested())):
             logger.info("stopping after this meta-step; once more to stop at once")
             asked = ray.get(job.mailbox.request_stop.remote()) is None
     _show(ray.get(job.mailbox.collect.remote()), lines, trackers, observer)
     return fit.is_complete()
+
+
+def _now_and_then(check: Callable[[], None]) -> Callable[[], None]:
+    due = time.monotonic()
+
+    def check_if_due() -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            check()
+            due = time.monotonic() + SECONDS_BETWEEN_CHECKS
+
+    return check_if_due
 
 
 def _show(events: list[Event], lines: ProgressLines, trackers: Trackers, observer: Observer | None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -80,9 +80,15 @@ class TrialRecord(BaseModel):
 
 
 class Ledger:
-    """The trials of a sweep in the order in which they were proposed; written whole at each change."""
+    """The trials of a sweep in the order in which they were proposed; written whole at each change.
 
-    def __init__(self, sweep_uri: str) -> None:
+    Args:
+        sweep_uri: the sweep's run directory.
+        check: called before each write; raises where another job has taken over.
+    """
+
+    def __init__(self, sweep_uri: str, check: Callable[[], None] = lambda: None) -> None:
+        self._check = check
         self.uri = RunDirectory(sweep_uri).trials
         self.records: list[TrialRecord] = _read(self.uri)
 
@@ -100,6 +106,7 @@ class Ledger:
         self.save()
 
     def save(self) -> None:
+        self._check()
         lines = "".join(record.model_dump_json() + "\n" for record in self.records)
         storage.write_bytes(self.uri, lines.encode())
 

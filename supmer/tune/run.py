@@ -74,12 +74,11 @@ def run_sweep(config: Config) -> Outcome:
     """
     check_sweep(config)
     config, directory = claim(config)
-    with sole_job(directory.uri):
-        return _run(config)
+    with sole_job(directory.uri) as check_sole:
+        return _run(config, Ledger(config.run_dir, check_sole))
 
 
-def _run(config: Config) -> Outcome:
-    ledger = Ledger(config.run_dir)
+def _run(config: Config, ledger: Ledger) -> Outcome:
     signals = StopSignals()
     if _has_work(config, ledger):
         _prepare(config)  # before the signals are ours: Ray takes SIGTERM for itself when it starts

@@ -18,6 +18,7 @@ STORE_SETTINGS = (
     "backbone.name",
     "backbone.revision",
     "backbone.tokenizer",
+    "backbone.tokenizer_revision",
     "backbone.weights",
     "backbone.dtype",
     "backbone.warmup",

@@ -69,3 +69,21 @@ def test_a_run_goes_on_with_the_commit_it_began_with(repository: Path, tmp_path:
     move_main(repository, NEW)
     assert resolve_backbone(config()).backbone.revision == NEW
     assert resolve_backbone(as_begun(config(), str(tmp_path))).backbone.revision == OLD
+
+
+def test_the_commit_of_a_tokenizer_of_its_own_is_found_kept_and_can_be_pinned(repository: Path, tmp_path: Path) -> None:
+    folder = repository / "snapshots" / NEW
+
+    def settings(*overrides: str) -> Config:
+        return load_config(None, [f"backbone.name={folder}", f"backbone.tokenizer={NAME}", *overrides])
+
+    found = resolve_backbone(settings()).backbone
+    assert (found.revision, found.tokenizer_revision) == (None, OLD)
+    assert backbone_identity(found) == backbone_identity(
+        resolve_backbone(settings("backbone.tokenizer_revision=main")).backbone
+    )
+    origin = Origin(config_hash="c", backbone=backbone_identity(found), store_fingerprint="s")
+    checkpoint.write(str(tmp_path / "step_00000001"), checkpoint.serialize({}), 1, origin, "0")
+    move_main(repository, NEW)
+    assert resolve_backbone(settings()).backbone.tokenizer_revision == NEW
+    assert resolve_backbone(as_begun(settings(), str(tmp_path))).backbone.tokenizer_revision == OLD

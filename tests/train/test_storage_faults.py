@@ -19,7 +19,9 @@ from supmer import storage
 from supmer.corpus.manifest import MANIFEST
 from supmer.errors import UserError
 from supmer.runtime import connect_ray
+from supmer.sole_job import sole_job
 from supmer.train import checkpoint
+from supmer.train.mailbox import Event, Progress
 from supmer.train.metrics import read_rows
 from supmer.train.run import RunResult, run
 from supmer.train.run_dir import RunDirectory
@@ -128,6 +130,30 @@ def test_a_full_disk_ends_the_run_in_one_line_and_it_continues_when_there_is_roo
         continued = run(config)
         assert continued.is_complete
         assert results(continued.directory) == results(runs.whole.directory)
+
+
+class Successor:
+    """Takes over a run directory, as a later job does, once the first meta-step is done."""
+
+    def __init__(self, run_dir: str) -> None:
+        self._run_dir = run_dir
+
+    def see(self, event: Event) -> None:
+        if isinstance(event, Progress) and event.row.split == "train":
+            with sole_job(self._run_dir):
+                pass
+
+    def stop_requested(self) -> bool:
+        return False
+
+
+def test_of_two_jobs_in_one_place_of_s3_the_earlier_ends(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supmer.train.run.SECONDS_BETWEEN_CHECKS", 0)
+    places = (f"corpus.store_dir=s3://{BUCKET}/stores", f"run.dir=s3://{BUCKET}/runs", "run.name=shared")
+    config = tiny_config(runs.files, *places, "log.trackers=[]", *SETTINGS)
+    with pytest.raises(UserError, match=rf"^s3://{BUCKET}/runs/shared: another job has begun there and has taken over"):
+        run(config, Successor(config.run_dir))
+    join_fits()
 
 
 def newest_of(directory: RunDirectory) -> str:
