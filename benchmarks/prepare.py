@@ -163,7 +163,7 @@ def check_same(store_uri: str, script_folder: str) -> int:
 
 def make_inputs(folder: Path, num_documents: int) -> str:
     """Write `documents.json` and two random T5 encoders with a tokenizer to a folder; say what the text is."""
-    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+    from transformers import T5Config, T5ForConditionalGeneration, T5Tokenizer
 
     from supmer.pretrain.tokenizer import train_tokenizer
 
@@ -171,7 +171,7 @@ def make_inputs(folder: Path, num_documents: int) -> str:
     texts = list(islice(_wikipedia(real) if real.exists() else _made_up(), num_documents))
     (folder / "documents.json").write_text(json.dumps(texts))
     known = SHARED / "tokenizer"
-    tokenizer = AutoTokenizer.from_pretrained(known) if known.exists() else train_tokenizer(texts[:100], 2000)
+    tokenizer = T5Tokenizer.from_pretrained(known) if known.exists() else train_tokenizer(texts[:100], 2000)
     for name, width, layers in (("encoder", 64, 2), ("tiny", 16, 1)):
         torch.manual_seed(0)
         shape = T5Config(
