@@ -134,7 +134,7 @@ def timed_worker(job: Job, saves: bool) -> Pass:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=12, help="blocks of each kind")
+    parser.add_argument("--pairs", type=int, default=6, help="blocks of each kind")
     return parser.parse_args()
 
 
