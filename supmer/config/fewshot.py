@@ -30,6 +30,9 @@ class FewshotConfig(Section):
     steps: int = Field(200, ge=1, description="optimizer steps")
     batch_size: int = Field(16, ge=1, description="rows a step")
     learning_rate: float = Field(0.1, gt=0, description="Adam rate of the prompt")
+    learning_rates: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="the same for single methods, by name"
+    )
     eval_every: int = Field(10, ge=1, description="steps between evaluations on dev")
     max_test_rows: int | None = Field(None, ge=1, description="test rows scored, drawn by a fixed seed; default all")
     norm: Literal["row_l2", "matrix_l2", "row_l1", "matrix_l1"] = Field("matrix_l2", description="norm psi keeps downstream")
@@ -43,3 +46,8 @@ class FewshotConfig(Section):
     concurrency: int = Field(1, ge=1, description="cells (task x method x seed) run at once")
     cpus_per_cell: float = Field(1, gt=0, description="CPUs reserved for each, and torch threads it uses")
     gpus_per_cell: float = Field(0, ge=0, le=1, description="GPUs reserved for each (fractions share one)")
+
+    def for_method(self, method: str) -> FewshotConfig:
+        """Return the settings as a method sees them: with its own learning rate."""
+        rate = self.learning_rates.get(method, self.learning_rate)
+        return self.model_copy(update={"learning_rate": rate, "learning_rates": {}})

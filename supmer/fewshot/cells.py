@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -112,40 +112,31 @@ def cap_test_rows(rows: TaskRows, max_test_rows: int | None) -> TaskRows:
     return rows._replace(test=[rows.test[index] for index in sorted(kept)])
 
 
+TUNING_SETTINGS = ("steps", "batch_size", "learning_rate", "fine_tuning_rate", "eval_every", "norm", "transfer")
+"""Settings of `fewshot` that decide how a cell turns out."""
+
+
 def cell_keys(
     config: Config, tasks: Mapping[str, PreparedTask], points: StartingPoints, cells: list[Cell]
 ) -> dict[Cell, str]:
     """Return a hash per cell over all that its result depends on; a finished cell with the same key is not run again."""
-    settings = config.fewshot
     shared = {
         "backbone": backbone_identity(config.backbone),
         "model": config.backbone.model_dump(include={"dtype", "dropout"}),
         "lengths": [config.tasks.max_length, config.prompt.length],
         "pooling": config.meta.pooling,
         "regularizer": config.regularizer.model_dump(include={"gate", "normalize"}),
-        "fewshot": settings.model_dump(
-            include={"steps", "batch_size", "learning_rate", "fine_tuning_rate", "eval_every", "norm", "transfer"}
-        ),
     }
     digests = {"prompt": points.prompt, "regularizer": points.regularizer, "ppt_prompt": points.ppt_prompt}
     starts = {name: _tensor_digest(value) for name, value in digests.items()}
-    others = sorted(prepared.digest for prepared in tasks.values()) if settings.transfer else []
+    others = sorted(prepared.digest for prepared in tasks.values()) if config.fewshot.transfer else []
 
-    def starts_of(cell: Cell) -> list[str | None]:
-        return [starts[need] for need in sorted(METHODS[cell.method].needs)]
+    def key(cell: Cell) -> str:
+        settings = config.fewshot.for_method(cell.method).model_dump(include=set(TUNING_SETTINGS))
+        own_starts = [starts[need] for need in sorted(METHODS[cell.method].needs)]
+        return _digest([{**shared, "fewshot": settings}, others, tasks[cell.task].digest, vars(cell), own_starts])
 
-    return {
-        cell: _digest(
-            [
-                shared,
-                others,
-                tasks[cell.task].digest,
-                vars(cell),
-                [starts[need] for need in sorted(METHODS[cell.method].needs)],
-            ]
-        )
-        for cell in cells
-    }
+    return {cell: key(cell) for cell in cells}
 
 
 class CellRunner:
@@ -170,7 +161,7 @@ class CellRunner:
         """Tune and score one cell."""
         started = time.monotonic()
         rows = self._few_shot_rows(cell)
-        tuned = METHODS[cell.method].tune(self.bench, rows)
+        tuned = METHODS[cell.method].tune(self._bench_of(cell.method), rows)
         test = self._encoded(cell.task, cell.pattern)
         scores = self._scores(tuned, test)
         return CellResult(
@@ -190,6 +181,10 @@ class CellRunner:
             transfer=list(self._transfer(cell, tuned)),
             seconds=time.monotonic() - started,
         )
+
+    def _bench_of(self, method: str) -> Bench:
+        settings = self.config.fewshot.for_method(method)
+        return replace(self.bench, config=self.config.model_copy(update={"fewshot": settings}))
 
     def _few_shot_rows(self, cell: Cell) -> FewShotRows:
         prepared = self.tasks[cell.task]

@@ -95,9 +95,10 @@ def _write_settings(config: Config) -> None:
 
 
 def _check_methods(config: Config) -> None:
-    unknown = [name for name in config.fewshot.methods if name not in METHODS]
-    if unknown:
-        raise UserError(f"fewshot.methods={unknown[0]}: must be one of {', '.join(METHODS)}")
+    for setting in ("methods", "learning_rates"):
+        unknown = [name for name in getattr(config.fewshot, setting) if name not in METHODS]
+        if unknown:
+            raise UserError(f"fewshot.{setting}={unknown[0]}: must be one of {', '.join(METHODS)}")
 
 
 def _starting_points(config: Config) -> StartingPoints:

@@ -27,6 +27,7 @@ def changed(config: Config, section: str, **settings: Any) -> Config:
         ("fewshot", {"tasks": []}, r"fewshot.tasks=\[\]: must name tasks; built in are boolq"),
         ("fewshot", {"tasks": ["sst2"]}, "fewshot.tasks=sst2: must be a task YAML file or one of the built-in tasks: sst-2"),
         ("fewshot", {"methods": ["supmr"]}, "fewshot.methods=supmr: must be one of zero_shot"),
+        ("fewshot", {"learning_rates": {"supmr": 0.1}}, "fewshot.learning_rates=supmr: must be one of zero_shot"),
         ("fewshot", {"methods": ["ppt"]}, "fewshot.ppt_run=None: method ppt needs the directory of a run"),
         ("fewshot", {"methods": ["supmer"]}, "fewshot.from_run=.*: has no prompt.safetensors; run pipeline/metatrain.py"),
         ("fewshot", {"k": 100}, "fewshot.k=100: task colour has only"),

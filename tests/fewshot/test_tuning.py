@@ -189,6 +189,20 @@ def test_keys_change_with_what_matters_only(config: Config, start: Tensor) -> No
     other_prompt = keys(points=StartingPoints(start + 1))
     assert other_prompt[0] == keys()[0] and other_prompt[1] != keys()[1]
     assert len(set(keys())) == len(cells) == 2
+    own_rate = keys(changed(config, learning_rates={"prompt_tuning": 0.01, "ppt": 0.5}))
+    assert own_rate[1] == keys()[1] and own_rate[0] == keys(changed(config, learning_rate=0.01))[0] != keys()[0]
+
+
+def test_a_method_is_tuned_at_its_own_rate(config: Config) -> None:
+    cell = Cell("colour", 0, "prompt_tuning", 0, 4)
+
+    def tuned(**settings: object) -> np.ndarray:
+        other = changed(config, **settings)
+        return CellRunner(other, prepare_tasks(other), StartingPoints()).run(cell).prompt
+
+    np.testing.assert_array_equal(tuned(learning_rates={"prompt_tuning": 0.5}), tuned(learning_rate=0.5))
+    np.testing.assert_array_equal(tuned(learning_rates={"supmer": 0.5}), tuned())
+    assert not np.array_equal(tuned(learning_rate=0.5), tuned())
 
 
 def test_transfer_goes_to_tasks_of_the_same_format_without_shared_text() -> None:
