@@ -116,6 +116,8 @@ def _configure_logging(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    # Of each try to reach the hub it would tell twice; what came of it is told by whoever asked.
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
 
 
 def _read_yaml(path: str | Path | None) -> DictConfig:

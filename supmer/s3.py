@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from pyarrow import fs
@@ -16,6 +18,12 @@ MAX_ATTEMPTS = 10
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
 """A request without an answer for so long counts as failed and is sent again."""
+
+BROKEN_ANSWER = "AWS Error INTERNAL_FAILURE "
+"""What the client makes of an answer that breaks off; of such reads it tries only some again."""
+MAX_READS, FIRST_PAUSE_SECONDS = 6, 0.2
+
+Result = TypeVar("Result")
 
 OPTIONS = ("endpoint_override", "region", "scheme")
 """Options that a URI may end in: ``s3://bucket/folder?region=eu-west-1``."""
@@ -94,3 +102,19 @@ def _connect(bucket: str, options: tuple[tuple[str, str], ...]) -> PatientS3:
 
 def _rebuild(options: dict[str, str]) -> PatientS3:
     return PatientS3(**options)
+
+
+def read_again(read: Callable[[], Result]) -> Result:
+    """Return what `read` returns, trying again (after pauses that double) while the answer breaks off.
+
+    Raises:
+        OSError: as `read` does, for other reasons or the last time.
+    """
+    for number in range(MAX_READS - 1):
+        try:
+            return read()
+        except OSError as error:
+            if BROKEN_ANSWER not in str(error):
+                raise
+        time.sleep(FIRST_PAUSE_SECONDS * 2**number)
+    return read()

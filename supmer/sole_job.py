@@ -58,7 +58,11 @@ def _take_over(run_dir: str) -> Callable[[], None]:
     storage.write_bytes(uri, own)
 
     def check() -> None:
-        if storage.read_bytes(uri) != own:
+        try:
+            mark = storage.read_bytes(uri)
+        except (storage.StorageError, FileNotFoundError):
+            return  # whoever cannot read there cannot write either, and is told so when it does
+        if mark != own:
             raise UserError(f"{run_dir}: another job has begun there and has taken over; this one ends")
 
     return check

@@ -121,8 +121,13 @@ def list_files(uri: str | os.PathLike[str]) -> list[fs.FileInfo]:
 def read_bytes(uri: str | os.PathLike[str]) -> bytes:
     """Return a file's content."""
     filesystem, path = resolve(uri)
-    with explained(uri, "read"), filesystem.open_input_stream(path, compression=None) as stream:
-        return bytes(stream.read())
+
+    def read() -> bytes:
+        with filesystem.open_input_stream(path, compression=None) as stream:
+            return bytes(stream.read())
+
+    with explained(uri, "read"):
+        return s3.read_again(read)
 
 
 def delete_folder(uri: str | os.PathLike[str]) -> None:

@@ -60,6 +60,20 @@ def test_nothing_is_lost_while_the_service_stumbles(server: S3Server) -> None:
     assert sum(counts.values()) - counts["none"] > 20, counts
 
 
+def test_answers_that_break_off_are_asked_for_again(server: S3Server) -> None:
+    uri = f"s3://{BUCKET}/small"
+    storage.write_bytes(uri, b"x" * 32)
+    server.stumble(cut=0.3)
+    assert {storage.read_bytes(uri) for _ in range(40)} == {b"x" * 32}
+    assert server.stumble()["cut"] > 5
+
+
+def test_a_check_that_cannot_be_made_ends_no_job(server: S3Server) -> None:
+    with sole_job(f"s3://{BUCKET}/runs/checked") as check:
+        storage.delete_folder(f"s3://{BUCKET}/runs/checked")
+        check()
+
+
 def test_a_file_system_keeps_its_patience_in_other_processes(server: S3Server) -> None:
     filesystem, path = storage.resolve(f"s3://{BUCKET}/sent")
     sent = pickle.dumps(filesystem)
