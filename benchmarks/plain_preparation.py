@@ -23,7 +23,7 @@ Row = tuple[str, int, str, list[int], list[int] | None, list[int] | None]
 
 
 def prepare_plainly(corpus: Path, backbone: str) -> dict[str, Any]:
-    """Prepare a corpus in one process; return the folder written, and the seconds in all and of each stage."""
+    """Prepare a corpus in one process; return the folder written, the seconds in all and of each stage, the inertia."""
     import sentencex  # noqa: F401  # all that the steps import, before the clock starts
     from datasets import load_dataset
     from sklearn.cluster import KMeans  # noqa: F401
@@ -38,13 +38,13 @@ def prepare_plainly(corpus: Path, backbone: str) -> dict[str, Any]:
     ends.append(time.perf_counter())
     embeddings = embed(rows, tokenizer, backbone)
     ends.append(time.perf_counter())
-    labels = assign_clusters(embeddings)
+    labels, inertia = assign_clusters(embeddings)
     ends.append(time.perf_counter())
     pd.DataFrame(rows, columns=COLUMNS).assign(cluster=labels).to_parquet(folder / "script", partition_cols=["cluster"])
     ends.append(time.perf_counter())
     names = ["read", "cut", "embedded", "clustered", "written"]
     stages = [(name, stop - start) for name, (start, stop) in zip(names, pairwise(ends), strict=True)]
-    return {"output": str(folder / "script"), "seconds": ends[-1] - ends[0], "stages": stages}
+    return {"output": str(folder / "script"), "seconds": ends[-1] - ends[0], "stages": stages, "inertia": inertia}
 
 
 def cut(documents: Iterable[dict[str, str]], tokenizer: Any) -> list[Row]:
@@ -90,11 +90,11 @@ def embed(rows: Sequence[Row], tokenizer: Any, backbone: str) -> npt.NDArray[np.
     return torch.cat(embeddings).numpy()
 
 
-def assign_clusters(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-    """Return the clusters [n] of the best of several fits on all rows."""
+def assign_clusters(embeddings: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int32], float]:
+    """Return the clusters [n] of the best of several fits on all rows, and its inertia."""
     from sklearn.cluster import KMeans
 
     states = [np.random.RandomState([0, restart]) for restart in range(RESTARTS)]
     fits = [KMeans(NUM_CLUSTERS, n_init=1, max_iter=MAX_ITERATIONS, random_state=state).fit(embeddings) for state in states]
-    labels: npt.NDArray[np.int32] = min(fits, key=lambda fit: fit.inertia_).labels_
-    return labels
+    best = min(fits, key=lambda fit: fit.inertia_)
+    return best.labels_, float(best.inertia_)

@@ -5,7 +5,8 @@
 Throughput: both sides, each in a process of its own, read the same documents, cut them with the same splitter and
 tokenizer, drop duplicates, embed with the same T5 of width 64, fit the same k-means and write the units by cluster. The
 script is what one would write first: one process, one document after the other, batches in reading order; its encoder and
-k-means use all cores. That both give the same units and (to rounding) the same clusters is asserted.
+k-means use all cores. That both give the same units, and clusters that are equally good, is asserted (k-means starts from
+other rows where the rows come in another order, so the clusters are not the same).
 
 Memory: the peak of the whole process tree (proportional set sizes), preparing some documents, and ten copies of them under
 other ids without dropping duplicates, with a tiny encoder.
@@ -38,7 +39,8 @@ from plain_preparation import COLUMNS, MAX_ITERATIONS, NUM_CLUSTERS, RESTARTS, p
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 COPIES = 10
-SAME_CLUSTERS = 0.999
+SAME_INERTIA = 0.02
+"""By how much, relatively, the clusters' inertia may differ."""
 SAMPLE_SECONDS = 0.5
 
 
@@ -62,7 +64,7 @@ def compare(folder: Path, num_documents: int) -> float:
     corpus = write_corpus(folder, num_documents, copies=1)
     ours, _ = run_side("pipeline", corpus, folder / "encoder", "units")
     theirs, _ = run_side("script", corpus, folder / "encoder", "units")
-    num_units = check_same(ours["output"], theirs["output"])
+    num_units = check_same(ours["output"], theirs["output"], theirs["inertia"])
     for side, result in (("preparation", ours), ("script", theirs)):
         stages = ", ".join(f"{what} {seconds:.1f} s ({num_units / seconds:.0f}/s)" for what, seconds in result["stages"])
         print(f"{side}: {num_units} units in {result['seconds']:.1f} s: {stages}")
@@ -141,8 +143,8 @@ def plain(arguments: argparse.Namespace) -> dict[str, Any]:
     return prepare_plainly(Path(arguments.corpus), arguments.backbone)
 
 
-def check_same(store_uri: str, script_folder: str) -> int:
-    """Assert that store and script hold the same units in the same clusters; return the number of units."""
+def check_same(store_uri: str, script_folder: str, inertia: float) -> int:
+    """Assert that store and script hold the same units in clusters as good; return the number of units."""
     from supmer.corpus.manifest import read_manifest
 
     manifest = read_manifest(store_uri)
@@ -153,11 +155,9 @@ def check_same(store_uri: str, script_folder: str) -> int:
     ours, theirs = ours.sort_by(by_place), theirs.sort_by(by_place)
     for column in COLUMNS:
         assert ours[column].to_pylist() == theirs[column].to_pylist(), f"different {column}"
-    merged_into = {member: cluster for cluster, members in enumerate(manifest.merged_from) for member in members}
-    pairs = zip(ours["cluster"].to_pylist(), theirs["cluster"].to_pylist(), strict=True)
-    same = np.mean([int(our) == merged_into[int(their)] for our, their in pairs])
-    assert same >= SAME_CLUSTERS, f"only {same:.4f} of the units are in the same cluster"
-    print(f"same {len(ours)} units, {100 * same:.3f}% in the same cluster")
+    ratio = manifest.inertia / inertia
+    assert abs(ratio - 1) < SAME_INERTIA, f"inertia differs by a factor of {ratio:.3f}"
+    print(f"same {len(ours)} units, inertia {ratio:.4f} of the script's")
     return len(ours)
 
 
