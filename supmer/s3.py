@@ -19,8 +19,10 @@ MAX_ATTEMPTS = 10
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
 """A request without an answer for so long counts as failed and is sent again."""
 
-BROKEN_ANSWER = "AWS Error INTERNAL_FAILURE "
-"""What the client makes of an answer that breaks off; of such reads it tries only some again."""
+BROKEN_ANSWERS = ("AWS Error INTERNAL_FAILURE ", "AWS Error NETWORK_CONNECTION ")
+"""Where a small object is read, the client takes an answer that is longer than the object (an error's) or that breaks off for
+these, and gives up at once."""
+AT_ONCE_SECONDS = 5.0
 MAX_READS, FIRST_PAUSE_SECONDS = 6, 0.2
 
 Result = TypeVar("Result")
@@ -105,16 +107,18 @@ def _rebuild(options: dict[str, str]) -> PatientS3:
 
 
 def read_again(read: Callable[[], Result]) -> Result:
-    """Return what `read` returns, trying again (after pauses that double) while the answer breaks off.
+    """Return what `read` returns; where the client gave up at once, try again after pauses that double.
 
     Raises:
         OSError: as `read` does, for other reasons or the last time.
     """
     for number in range(MAX_READS - 1):
+        started = time.monotonic()
         try:
             return read()
         except OSError as error:
-            if BROKEN_ANSWER not in str(error):
+            gave_up_at_once = time.monotonic() - started < AT_ONCE_SECONDS
+            if not gave_up_at_once or not any(answer in str(error) for answer in BROKEN_ANSWERS):
                 raise
         time.sleep(FIRST_PAUSE_SECONDS * 2**number)
     return read()
