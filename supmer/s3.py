@@ -20,8 +20,7 @@ CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
 """A request without an answer for so long counts as failed and is sent again."""
 
 BROKEN_ANSWERS = ("AWS Error INTERNAL_FAILURE ", "AWS Error NETWORK_CONNECTION ")
-"""Where a small object is read, the client takes an answer that is longer than the object (an error's) or that breaks off for
-these, and gives up at once."""
+"""What the client makes of an answer that is lost, or longer than the small object it reads (an error's): it gives up."""
 AT_ONCE_SECONDS = 5.0
 MAX_READS, FIRST_PAUSE_SECONDS = 6, 0.2
 

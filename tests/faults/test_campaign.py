@@ -24,9 +24,9 @@ def campaign(folder: Path, *arguments: str) -> dict[str, object]:
 
 
 def test_two_workers_through_faults_give_the_undisturbed_result_bit_for_bit(tmp_path: Path) -> None:
-    kinds = ["episode builder killed", "worker hangs", "driver killed while a checkpoint is written"]
-    found = campaign(tmp_path, "--faults", "3", "--workers", "2", "--changes", "--kinds", *kinds)
-    assert found == {"campaign": "faults", "injected": 3, "recovered": 3, "identical": 3}
+    kinds = ["worker hangs", "driver killed while a checkpoint is written"]
+    found = campaign(tmp_path, "--faults", "2", "--workers", "2", "--changes", "--kinds", *kinds)
+    assert found == {"campaign": "faults", "injected": 2, "recovered": 2, "identical": 2}
 
 
 def test_machines_that_come_and_go_change_nothing_but_the_last_digits(tmp_path: Path) -> None:

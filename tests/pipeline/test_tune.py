@@ -146,7 +146,7 @@ def test_trials_that_diverge_crash_or_hang_are_told_apart_and_the_others_go_on(t
         "hanging": {"meta.steps": 6000},
         "sound": {},
     }
-    tune = {"searcher": "grid", "scheduler": "none", "max_concurrent": 1, "max_retries": 0, "stall_seconds": 60}
+    tune = {"searcher": "grid", "scheduler": "none", "max_concurrent": 1, "max_retries": 0, "stall_seconds": 40}
     config = write_sweep(tiny_files, tmp_path, {**tune, "space": {"case": {"cases": cases}}}, "meta.steps=30")
     runs = tmp_path / "runs" / "sweep" / "trials"
     sweep = start("tune.py", config)
@@ -166,7 +166,7 @@ def test_trials_that_diverge_crash_or_hang_are_told_apart_and_the_others_go_on(t
         "hanging": "failed",
         "sound": "complete",
     }
-    assert "no sign of life for tune.stall_seconds=60" in found["hanging"]["error"]
+    assert "no sign of life for tune.stall_seconds=40" in found["hanging"]["error"]
     assert found["crashing"]["error"] and "no sign of life" not in found["crashing"]["error"]
     assert all(record["error"].splitlines()[0] in out + err for record in found.values() if record["error"])
     assert not any(worker.is_running() for worker in workers)
