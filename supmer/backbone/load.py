@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -25,6 +25,7 @@ FIRST_SENTINEL, SECOND_SENTINEL = "<extra_id_0>", "<extra_id_1>"
 RANDOM_WEIGHTS_SEED = 0
 MIN_PIECES = 10
 """Tokens besides special ones that a tokenizer must know to be one."""
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "spiece.model")
 
 
 def load_model_config(config: BackboneConfig) -> Any:
@@ -57,14 +58,19 @@ def pin_revision(config: BackboneConfig) -> BackboneConfig:
         found["revision"] = _commit_of(config.name, "config.json", config.revision)
     if config.tokenizer and not Path(config.tokenizer).is_dir():
         load_tokenizer(config)  # so does this
-        found["tokenizer_revision"] = _commit_of(config.tokenizer, "tokenizer_config.json", config.tokenizer_revision)
+        found["tokenizer_revision"] = _commit_in_cache(config.tokenizer, config.tokenizer_revision)
     return config.model_copy(update=found) if found else config
 
 
 def _commit_of(name: str, file: str, revision: str | None) -> str:
-    return Path(
-        hf_hub_download(name, file, revision=revision)
-    ).parent.name  # the hub's client keeps a folder for each commit
+    path = hf_hub_download(name, file, revision=revision)
+    return Path(path).parent.name  # the hub's client keeps a folder for each commit
+
+
+def _commit_in_cache(name: str, revision: str | None) -> str | None:
+    """Return the commit of a tokenizer that was just loaded, by whichever of its files it has; else `revision`."""
+    paths = (try_to_load_from_cache(name, file, revision=revision) for file in TOKENIZER_FILES)
+    return next((Path(path).parent.name for path in paths if isinstance(path, str)), revision)
 
 
 def load_backbone(config: BackboneConfig) -> PreTrainedModel:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from supmer.model.attention_mask import masked
+
 
 class FewQueryAttention(nn.Module):
     """A T5's cross-attention, its products taken in the order that suits few queries.
@@ -42,7 +44,7 @@ class FewQueryAttention(nn.Module):
         queries = self.q(hidden_states).view(*hidden_states.shape[:2], self.num_heads, -1)
         absorbed = torch.einsum("bdhk,hkm->bhdm", queries, self._by_head(self.k))
         scores = torch.einsum("bhdm,bsm->bhds", absorbed, key_value_states)
-        weights = self.dropout(_masked(scores, mask).softmax(dim=-1))
+        weights = self.dropout(masked(scores, mask).softmax(dim=-1))
         seen = torch.einsum("bhds,bsm->bhdm", weights, key_value_states)
         values = torch.einsum("bhdm,hkm->bdhk", seen, self._by_head(self.v))
         return self.o(values.flatten(2)), None, None
@@ -59,11 +61,3 @@ def use_few_query_attention(backbone: PreTrainedModel) -> None:
         layer = block.layer[1]
         if not isinstance(layer.EncDecAttention, FewQueryAttention):
             layer.EncDecAttention = FewQueryAttention(layer.EncDecAttention)
-
-
-def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
-    if mask is None:
-        return scores
-    if mask.dtype == torch.bool:
-        return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return scores + mask

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedModel
+
+from supmer.model.attention_mask import masked
 
 
 def share_position_bias(backbone: PreTrainedModel) -> None:
@@ -31,18 +31,9 @@ def _mask_bias(block: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     hidden_states, mask, _, *rest = inputs
     positions = hidden_states.shape[1]
     bias = block.layer[0].SelfAttention.compute_bias(positions, positions, device=hidden_states.device)
-    return (hidden_states, None, _masked(bias, mask).contiguous(), *rest)
+    return (hidden_states, None, masked(bias, mask).contiguous(), *rest)
 
 
 def _drop_mask(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     hidden_states, _mask, masked_bias, *rest = inputs
     return (hidden_states, None, masked_bias, *rest)
-
-
-def _masked(bias: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the bias [1, h, S, S] under a mask [B, 1, S, S], True (or 0) where attention is allowed, as [B, h, S, S]."""
-    if mask is None:
-        return bias
-    if mask.dtype == torch.bool:
-        return bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
-    return bias + mask

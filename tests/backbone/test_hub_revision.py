@@ -87,3 +87,9 @@ def test_the_commit_of_a_tokenizer_of_its_own_is_found_kept_and_can_be_pinned(re
     move_main(repository, NEW)
     assert resolve_backbone(settings()).backbone.tokenizer_revision == NEW
     assert resolve_backbone(as_begun(settings(), str(tmp_path))).backbone.tokenizer_revision == OLD
+
+
+def test_a_tokenizer_without_a_configuration_is_known_by_its_other_files(repository: Path) -> None:
+    (repository / "snapshots" / OLD / "tokenizer_config.json").unlink()
+    settings = BackboneConfig(name=str(repository / "snapshots" / NEW), tokenizer=NAME)
+    assert pin_revision(settings).tokenizer_revision == OLD
