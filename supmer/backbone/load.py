@@ -52,7 +52,7 @@ def pin_revision(config: BackboneConfig) -> BackboneConfig:
     Raises:
         UserError: there is no such model or tokenizer.
     """
-    found = {}
+    found: dict[str, str | None] = {}
     if not Path(config.location).is_dir():
         load_model_config(config)  # says in one line what is wrong
         found["revision"] = _commit_of(config.name, "config.json", config.revision)
