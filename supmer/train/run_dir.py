@@ -79,7 +79,8 @@ def claim(config: Config) -> tuple[Config, RunDirectory]:
     (returned in the configuration), or delete that run.
 
     Raises:
-        UserError: the name belongs to a run with other settings, which the message lists, or `run.dir` cannot be written.
+        UserError: the name belongs to a run with other settings, which the message lists, another job is at work there, or
+            `run.dir` cannot be written.
     """
     storage.check_writable("run.dir", config.run.dir)
     directory = RunDirectory(config.run_dir)
@@ -95,9 +96,8 @@ def claim(config: Config) -> tuple[Config, RunDirectory]:
     elif differing:
         with sole_job(directory.uri):  # not what another job is writing
             storage.delete_folder(directory.uri)
-    resolved = to_yaml(config).encode()
-    if not storage.exists(directory.config) or storage.read_bytes(directory.config) != resolved:
-        storage.write_bytes(directory.config, resolved)
+    with sole_job(directory.uri):  # a job that is refused for another's sake must not leave its settings there
+        _write_config(config, directory)
     return config, directory
 
 
@@ -119,6 +119,12 @@ def config_hash(config: Config) -> str:
     """Return the SHA-256 over the settings that bind a run, defaults left out so that new settings do not change it."""
     bound = dict(_bound(config.model_dump(mode="json", exclude_defaults=True)))
     return hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()
+
+
+def _write_config(config: Config, directory: RunDirectory) -> None:
+    resolved = to_yaml(config).encode()
+    if not storage.exists(directory.config) or storage.read_bytes(directory.config) != resolved:
+        storage.write_bytes(directory.config, resolved)
 
 
 def _next_free_name(config: Config) -> Config:

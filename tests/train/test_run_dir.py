@@ -98,6 +98,14 @@ def test_on_conflict_overwrite_spares_a_run_that_is_at_work(tmp_path: Path) -> N
     assert Path(directory.metrics).exists()
 
 
+def test_a_job_that_another_keeps_out_leaves_no_settings_behind(tmp_path: Path) -> None:
+    _, directory = claim(config(tmp_path))
+    before = Path(directory.config).read_text()
+    with sole_job(directory.uri), pytest.raises(UserError, match="another job is at work there"):
+        claim(config(tmp_path, "train.validate_every=7"))
+    assert Path(directory.config).read_text() == before
+
+
 def test_overwrite_without_a_conflict_continues(tmp_path: Path) -> None:
     begun(tmp_path)
     (tmp_path / "a" / "prompt.safetensors").write_bytes(b"mine")
