@@ -91,7 +91,8 @@ def _run(config: Config, directory: RunDirectory, observer: Observer | None, che
     checkpoint.forget_ray_snapshot(directory.checkpoints)
     job = Job(resolved, directory, store_uri, origin_of(config, resolved, store_uri), open_mailbox())
     with StopSignals() as signals, Trackers(config, directory) as trackers:
-        is_complete = _follow(_Fit(job), job, signals, trackers, observer, check_sole)
+        audience = _Audience(ProgressLines(resolved), trackers, observer)
+        is_complete = _follow(_Fit(job), job, audience, signals, check_sole)
     write_report(directory)
     _tell_end(config, directory, is_complete)
     return RunResult(directory, is_complete, 0 if is_complete else signals.exit_code)
@@ -163,20 +164,44 @@ def _set_timeouts(train: TrainConfig) -> None:
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "30"
 
 
-def _follow(
-    fit: _Fit, job: Job, signals: StopSignals, trackers: Trackers, observer: Observer | None, check_sole: Callable[[], None]
-) -> bool:
-    """Show what the workers post until they end; return whether the last meta-step was reached."""
-    lines, check_sole = ProgressLines(job.config), _now_and_then(check_sole)
+@dataclass(frozen=True)
+class _Audience:
+    """Who hears what the workers post: terminal, trackers, and whoever else follows the run."""
+
+    lines: ProgressLines
+    trackers: Trackers
+    observer: Observer | None
+
+    def hear(self, events: list[Event]) -> None:
+        """Pass events on; a failure that a worker posted is raised."""
+        for event in events:
+            if self.observer is not None:
+                self.observer.see(event)
+            match event:
+                case Progress(row):
+                    self.lines.show(row)
+                    self.trackers.log(row)
+                case Note(text, is_warning):
+                    logger.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
+                case Failure(error):
+                    raise error
+
+    def wants_end(self) -> bool:
+        return self.observer is not None and self.observer.stop_requested()
+
+
+def _follow(fit: _Fit, job: Job, audience: _Audience, signals: StopSignals, check_sole: Callable[[], None]) -> bool:
+    """Tell what the workers post until they end; return whether the last meta-step was reached."""
+    check_sole = _now_and_then(check_sole)
     asked = False
     while fit.is_alive():
         fit.join(SECONDS_BETWEEN_COLLECTIONS)
         check_sole()
-        _show(ray.get(job.mailbox.collect.remote()), lines, trackers, observer)
-        if not asked and (signals.received or (observer and observer.stop_requested())):
+        audience.hear(ray.get(job.mailbox.collect.remote()))
+        if not asked and (signals.received or audience.wants_end()):
             logger.info("stopping after this meta-step; once more to stop at once")
             asked = ray.get(job.mailbox.request_stop.remote()) is None
-    _show(ray.get(job.mailbox.collect.remote()), lines, trackers, observer)
+    audience.hear(ray.get(job.mailbox.collect.remote()))
     return fit.is_complete()
 
 
@@ -190,20 +215,6 @@ def _now_and_then(check: Callable[[], None]) -> Callable[[], None]:
             due = time.monotonic() + SECONDS_BETWEEN_CHECKS
 
     return check_if_due
-
-
-def _show(events: list[Event], lines: ProgressLines, trackers: Trackers, observer: Observer | None) -> None:
-    for event in events:
-        if observer is not None:
-            observer.see(event)
-        match event:
-            case Progress(row):
-                lines.show(row)
-                trackers.log(row)
-            case Note(text, is_warning):
-                logger.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
-            case Failure(error):
-                raise error
 
 
 def _complete_from(config: Config, directory: RunDirectory) -> Origin | None:
