@@ -23,6 +23,7 @@ logging.disable_progress_bar()
 
 FIRST_SENTINEL, SECOND_SENTINEL = "<extra_id_0>", "<extra_id_1>"
 RANDOM_WEIGHTS_SEED = 0
+MAX_COMPILED_VERSIONS = 64
 MIN_PIECES = 10
 """Tokens besides special ones that a tokenizer must know to be one."""
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "spiece.model")
@@ -97,7 +98,9 @@ def finish_backbone(model: PreTrainedModel, config: BackboneConfig) -> PreTraine
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     if config.compile:
-        # Block by block: the code of one serves all of its kind, so that starting takes seconds, not minutes.
+        # Block by block: the code of one serves all of its kind, so that starting takes seconds, not minutes. torch counts
+        # versions over all blocks, and four kinds of them, with and without gradients, of one row or several, pass its 8.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_COMPILED_VERSIONS)
         for block in [*model.get_encoder().block, *model.get_decoder().block]:
             block.compile(dynamic=True)
     model.config.use_cache = False
