@@ -44,6 +44,9 @@ STEPS_APART = (10, 40)
 STEPS_AT_END = 100
 """Steps after the last fault: a run takes up to a second to hear of a signal, and goes on meanwhile."""
 
+CONTINUING = "continuing after step"
+"""What the job logs when it goes on from a checkpoint."""
+
 CHANGES = ["machine joins", "machine lost", "machine joins", "machine preempted"]
 SECONDS_OF_NOTICE = 5
 
@@ -128,14 +131,14 @@ def resize(run: RunProcess, machines: Machines, injections: list[Injection]) -> 
         for injection in injections:
             run.wait_until(lambda at=injection.step: run.step >= at, SECONDS_TO_RECOVER)
             reached.append(injection)
-            before, started = run.count("continuing after step"), time.monotonic()
+            before, started = run.count(CONTINUING), time.monotonic()
             if injection.kind == "machine joins":
                 second = machines.add()
             elif injection.kind == "machine lost":
                 machines.lose(second)
             else:
                 machines.preempt(second, seconds=SECONDS_OF_NOTICE)
-            run.wait_until(lambda before=before: run.count("continuing after step") > before, SECONDS_TO_RECOVER)
+            run.wait_until(lambda before=before: run.count(CONTINUING) > before, SECONDS_TO_RECOVER)
             step = run.step
             run.wait_until(lambda step=step: run.step > step, SECONDS_TO_RECOVER)
             injection.seconds_lost = time.monotonic() - started
@@ -172,8 +175,11 @@ def harm(run: RunProcess, fault: Fault, rng: random.Random) -> float:
     step, started = run.step, time.monotonic()
     if fault.exit_code is not None:
         run.wait_for_exit(fault.exit_code, SECONDS_TO_RECOVER)
-        step = run.step
+        continued = run.count(CONTINUING)
         run.start()
+        # Workers outlive a killed driver for some steps: only what comes after this line is the new command's.
+        run.wait_until(lambda: run.count(CONTINUING) > continued, SECONDS_TO_RECOVER)
+        step = run.step
     run.wait_until(lambda: run.step > step, SECONDS_TO_RECOVER)
     return time.monotonic() - started
 
