@@ -39,10 +39,13 @@ class DistillConfig(Section):
     max_sentence_tokens: int = Field(64, ge=8, description="longer sentences are cut, for student and teacher")
     batch_size: int = Field(64, ge=2, description="sentences a distillation step")
     temperature: float = Field(0.05, gt=0, description="of the contrast between the sentences of a batch")
-    distill_weight: float = Field(0.45, ge=0, description="share of steps that follow the teacher")
-    span_weight: float = Field(0.15, ge=0, description="share of steps on span corruption")
+    distill_weight: float = Field(0.25, ge=0, description="share of steps that follow the teacher")
+    span_weight: float = Field(0.05, ge=0, description="share of steps on span corruption")
     cue_weight: float = Field(0.05, ge=0, description="share of steps on label cues")
-    exemplar_weight: float = Field(0.35, ge=0, description="share of steps on sentences to label as exemplars are")
+    lookup_weight: float = Field(0.15, ge=0, description="share of steps on labels to look up in the row")
+    lookup_steps: int = Field(600, ge=0, description="first steps, all of them on labels to look up")
+    exemplar_weight: float = Field(0.4, ge=0, description="share of steps on sentences to label as exemplars are")
+    pair_weight: float = Field(0.1, ge=0, description="share of steps on pairs of sentences to compare")
     rates: tuple[tuple[int, float], ...] = Field(
         (),
         description="points (step, Adafactor rate) with straight lines between; default: as `warmup.learning_rate` says",
@@ -51,8 +54,9 @@ class DistillConfig(Section):
 
     @model_validator(mode="after")
     def check_weights(self) -> Self:
-        if self.distill_weight + self.span_weight + self.cue_weight + self.exemplar_weight <= 0:
-            raise ValueError("distill_weight, span_weight, cue_weight and exemplar_weight must not all be 0")
+        weights = [name for name in type(self).model_fields if name.endswith("_weight")]
+        if not any(getattr(self, name) for name in weights):
+            raise ValueError(f"{', '.join(weights)} must not all be 0")
         return self
 
 

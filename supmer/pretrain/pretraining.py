@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -20,8 +20,11 @@ from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from supmer.config import DistillConfig, WarmupConfig
 from supmer.corpus.unit import TokenIds
+from supmer.pretrain.attention import start_attention
 from supmer.pretrain.distillation import distillation_loss, draw_alike, pad
-from supmer.pretrain.exemplars import ExemplarBatch, ExemplarRows
+from supmer.pretrain.exemplars import LOOKUP, ExemplarRows
+from supmer.pretrain.pairs import PairRows
+from supmer.pretrain.patterns import LabelledRows
 from supmer.pretrain.teacher import Embeddings, mean_pool
 from supmer.pretrain.training import (
     CLIP_NORM,
@@ -37,8 +40,14 @@ from supmer.pretrain.word_vectors import Vectors, principal_map, start_from
 
 log = logging.getLogger(__name__)
 
-Objective = Literal["distill", "span", "cue", "exemplar"]
+Objective = Literal["distill", "span", "cue", "lookup", "exemplar", "pair"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+LABELLED: dict[Objective, Callable[..., ExemplarRows | PairRows]] = {
+    "lookup": partial(ExemplarRows, difficulty=LOOKUP),
+    "exemplar": ExemplarRows,
+    "pair": PairRows,
+}
+"""Objectives whose rows ask for a label word."""
 
 HELD_OUT_SHARE = 0.02
 MIN_HELD_OUT, MAX_HELD_OUT = 32, 512
@@ -103,13 +112,12 @@ class Pretraining:
         self.to_width: Vectors = principal_map(data.pieces, shape.d_model)
         self.model: T5ForConditionalGeneration = build_model(shape, tokenizer)
         start_from(self.model.get_input_embeddings().weight, data.pieces, self.to_width, NUM_SPECIAL)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            self.head = nn.Linear(shape.d_model, data.embeddings.shape[1])
-        self.parameters = [*self.model.parameters(), *self.head.parameters()]
-        self.optimizer = torch.optim.Adafactor(self.parameters, lr=shape.learning_rate)
-        self.rows = {
-            id(part): ExemplarRows(part.sentences, part.embeddings, tokenizer) for part in (self.data, self.held_out)
+        start_attention(self.model, SEED)
+        self.optimizer = torch.optim.Adafactor(self.model.parameters(), lr=shape.learning_rate)
+        self.labelled: dict[tuple[Objective, int], ExemplarRows | PairRows] = {
+            (objective, id(part)): rows(part.sentences, part.embeddings, tokenizer)
+            for objective, rows in LABELLED.items()
+            for part in (self.data, self.held_out)
         }
         self.step = 0
 
@@ -132,13 +140,13 @@ class Pretraining:
     def train_step(self) -> tuple[Objective, float]:
         """Take one step on the objective that its number draws."""
         generator = np.random.default_rng([SEED, self.step])
-        objective = self._draw(generator)
+        objective = self._draw(generator) if self.step >= self.settings.lookup_steps else "lookup"
         loss = self._loss(objective, self.data, generator)
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.parameters, CLIP_NORM)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
         self.optimizer.step()  # type: ignore[no-untyped-call]
         self.step += 1
         return objective, loss.item()
@@ -156,15 +164,14 @@ class Pretraining:
     def save(self, path: Path) -> None:
         """Write weights, optimizer and position, whole or not at all."""
         temporary = path.with_suffix(".tmp")
-        state = {"model": self.model.state_dict(), "head": self.head.state_dict(), "optimizer": self.optimizer.state_dict()}
-        torch.save({**state, "step": self.step}, temporary)
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        torch.save(state, temporary)
         temporary.rename(path)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint."""
         state = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
-        self.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
 
@@ -188,8 +195,8 @@ class Pretraining:
     def _loss(self, objective: Objective, data: PretrainingData, generator: np.random.Generator) -> torch.Tensor:
         if objective == "distill":
             return self._distill(data, generator)
-        if objective == "exemplar":
-            return self._label(data, self.rows[id(data)].draw(self.shape.batch_size, generator))
+        if objective in LABELLED:
+            return self._label(data, self.labelled[objective, id(data)].draw(self.shape.batch_size, generator))
         rows = data.sequences[generator.integers(len(data.sequences), size=self.shape.batch_size)]
         build = label_cue_batch if objective == "cue" else span_batch
         return seq2seq_loss(self.model, build(rows, generator, self.tokenizer))
@@ -198,18 +205,23 @@ class Pretraining:
         rows = draw_alike(data.by_length, self.settings.batch_size, generator)
         ids, mask = pad([data.sentences[row] for row in rows])
         states = self.model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
-        student = nn.functional.normalize(self.head(mean_pool(states, mask)), dim=-1)
-        return distillation_loss(student, torch.from_numpy(data.embeddings[rows]), self.settings.temperature)
+        student = nn.functional.normalize(mean_pool(states, mask), dim=-1)
+        teacher = nn.functional.normalize(self._vectors(data, rows), dim=-1)
+        return distillation_loss(student, teacher, self.settings.temperature)
 
-    def _label(self, data: PretrainingData, batch: ExemplarBatch) -> torch.Tensor:
-        """Return the loss of a batch of exemplar rows, with the vectors of sentences put where they belong."""
-        is_vector = batch.inputs < 0
-        embedded = self.model.get_input_embeddings()(torch.from_numpy(np.maximum(batch.inputs, 0)))
-        vectors = (data.embeddings[-1 - batch.inputs[is_vector]] - data.centre) @ self.to_width
-        embedded[torch.from_numpy(is_vector)] = torch.from_numpy(vectors)
+    def _label(self, data: PretrainingData, batch: LabelledRows) -> torch.Tensor:
+        """Return the loss of a batch of such rows, with the vectors of sentences put where they belong."""
+        tokens, has_vector = torch.from_numpy(batch.tokens), torch.from_numpy(batch.sentences >= 0)
+        embedded = self.model.get_input_embeddings()(tokens.clamp_min(0)) * (tokens >= 0).unsqueeze(-1)
+        vectors = self._vectors(data, batch.sentences[batch.sentences >= 0])
+        embedded = embedded.index_put(torch.where(has_vector), vectors, accumulate=True)
         mask, labels = torch.from_numpy(batch.mask), torch.from_numpy(batch.targets)
         loss: torch.Tensor = self.model(inputs_embeds=embedded, attention_mask=mask, labels=labels).loss
         return loss
+
+    def _vectors(self, data: PretrainingData, sentences: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Return what the teacher makes of sentences [N], in the coordinates of the token embeddings [N, d]."""
+        return torch.from_numpy((data.embeddings[sentences] - data.centre) @ self.to_width)
 
 
 def _num_held_out(total: int) -> int:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from supmer.corpus.package_docs import iter_documents
-from supmer.pretrain.exemplars import MAX_CLASSES, MIN_CLASSES, ExemplarRows
+from supmer.pretrain.exemplars import LIKENESS, LOOKUP, MIN_CLASSES, ExemplarRows
+from supmer.pretrain.patterns import NONE
 from supmer.pretrain.tokenizer import WHOLE_WORDS, train_tokenizer
 
 NUM_SENTENCES, NUM_TOPICS = 400, 4
@@ -39,21 +40,36 @@ def test_a_sentence_is_of_its_prototypes_topic(rows: ExemplarRows) -> None:
             checked += 1
 
 
+def test_a_sentence_to_look_up_is_its_prototype(rows: ExemplarRows, tokenizer) -> None:
+    lookups = ExemplarRows(rows.sentences, rows.embeddings, tokenizer, LOOKUP)
+    for seed in range(20):
+        prototypes, sentence, answer = lookups.choose(3, np.random.default_rng(seed))
+        assert sentence == prototypes[answer] and len(set(prototypes)) == 3
+
+
 def test_rows_show_every_word_once_and_ask_for_one_of_them(rows: ExemplarRows, tokenizer) -> None:
     words = set(tokenizer.convert_tokens_to_ids([f"▁{word}" for word in WHOLE_WORDS]))
-    sentinel, seen = tokenizer.convert_tokens_to_ids("<extra_id_0>"), Counter()
+    sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
     for seed in range(30):
         batch = rows.draw(4, np.random.default_rng(seed))
-        for inputs, mask, target in zip(batch.inputs, batch.mask, batch.targets, strict=True):
-            row = inputs[mask == 1].tolist()
+        for tokens, mask, target in zip(batch.tokens, batch.mask, batch.targets, strict=True):
+            row = tokens[mask == 1].tolist()
             shown = [token for token in row if token in words]
-            assert MIN_CLASSES <= len(shown) == len(set(shown)) <= MAX_CLASSES
-            assert row.count(sentinel) == 1 and row[-1] == 1 and not inputs[mask == 0].any()
+            assert MIN_CLASSES <= len(shown) == len(set(shown)) <= LIKENESS.max_classes
+            assert row.count(sentinel) == 1 and row[-1] == 1 and (tokens[mask == 0] == NONE).all()
             assert target.tolist() == [sentinel, target[1], sentinel - 1, 1] and target[1] in shown
-            vectors = [token for token in row if token < 0]
-            assert len(vectors) in (0, len(shown))
-            seen[bool(vectors)] += 1
-    assert min(seen.values()) > 20
+
+
+def test_prototypes_come_merged_with_their_word_or_beside_it_or_spelled_out(rows: ExemplarRows, tokenizer) -> None:
+    words = tokenizer.convert_tokens_to_ids([f"▁{word}" for word in WHOLE_WORDS])
+    seen: Counter[str] = Counter()
+    for seed in range(60):
+        tokens, sentences, *_ = rows.draw(1, np.random.default_rng(seed))
+        has_word, has_vector = np.isin(tokens, words), sentences != NONE
+        assert not has_vector.any() or has_vector.sum() == has_word.sum()
+        assert (tokens[has_vector & ~has_word] == NONE).all()
+        seen["text" if not has_vector.any() else "merged" if (has_vector & has_word).any() else "vector"] += 1
+    assert seen["merged"] > 20 and min(seen["text"], seen["vector"]) > 5
 
 
 def test_a_batch_depends_on_its_generator_alone(rows: ExemplarRows) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from supmer.config import DistillConfig, WarmupConfig
 from supmer.corpus.package_docs import iter_documents
+from supmer.pretrain.patterns import NONE, LabelledRows
 from supmer.pretrain.pretraining import OBJECTIVES, Pretraining, PretrainingData
 from supmer.pretrain.sentences import choose_sentences
 from supmer.pretrain.span_corruption import pack_sequences
@@ -55,15 +56,27 @@ def test_a_resumed_run_equals_an_unbroken_one(build, tmp_path: Path):
     assert not first.run(tmp_path / "part.pt", lambda: first.step == 7)
     second.load(tmp_path / "part.pt")
     assert second.step == 7 and second.run(tmp_path / "part.pt", lambda: False)
-    for ours, theirs in zip(whole.parameters, second.parameters, strict=True):
+    for ours, theirs in zip(whole.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("objective", ["distill", "exemplar"])
+@pytest.mark.parametrize("objective", ["distill", "exemplar", "pair"])
 def test_an_objective_alone_is_learnt(build, objective: str):
     training = build(only(objective), SHAPE.model_copy(update={"steps": 120}))
     losses = [training.train_step()[1] for _ in range(120)]
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+
+
+def test_vectors_stand_alone_or_are_added_to_a_token(build, data):
+    training = build()
+    seen = {}
+    training.model.register_forward_pre_hook(lambda _, __, given: seen.update(given), with_kwargs=True)
+    targets = np.array([[599, 5, 598, 1]])
+    training._label(data, LabelledRows(np.array([[7, NONE, 9]]), np.array([[NONE, 2, 3]]), np.ones((1, 3), int), targets))
+    table = training.model.get_input_embeddings().weight
+    vectors = torch.from_numpy((data.embeddings - data.centre) @ training.to_width)
+    expected = torch.stack([table[7], vectors[2], table[9] + vectors[3]])
+    torch.testing.assert_close(seen["inputs_embeds"][0], expected)
 
 
 def test_every_objective_has_its_share(build):
