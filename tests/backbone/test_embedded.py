@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from pathlib import Path
 
@@ -76,3 +77,37 @@ def test_it_answers_with_a_word_that_its_input_names(model: PreTrainedModel, tok
     answers = output.logits[:, 1].argmax(dim=-1).tolist()
     named = [answer in row[:6].tolist() for answer, row in zip(answers, inputs, strict=True)]
     assert np.mean(named) > 0.9
+
+
+SENTENCES = (
+    ("The old house stood on a hill above the river .", "A small cottage near the water had been empty for years ."),
+    ("The orchestra played a symphony by a German composer .", "He wrote songs and music for the piano ."),
+    ("The army lost the battle and retreated to the south .", "Soldiers attacked the fort during the war ."),
+    ("The species lives in tropical forests and feeds on insects .", "These birds build nests in trees and eat fruit ."),
+    ("The president signed the law after a vote in the senate .", "Congress passed the bill on taxes ."),
+    ("The team won the championship in the last game of the season .", "The player scored two goals in the match ."),
+)
+"""Pairs of sentences on one topic each."""
+
+
+@torch.no_grad()
+def test_it_labels_a_sentence_as_positions_that_hold_a_vector_and_a_word_say(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """A prompt of two positions, each the sum of a sentence's pooled states and a label word, labels the other sentence."""
+    table = model.get_input_embeddings()
+    words = tokenizer.convert_tokens_to_ids(["▁great", "▁number"])
+    end = tokenizer(": <extra_id_0>", return_tensors="pt")["input_ids"]
+    vectors = []
+    for prototype, _ in SENTENCES:
+        ids = tokenizer(prototype, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        vectors.append(model.get_encoder()(input_ids=ids).last_hidden_state.mean(dim=1))
+    right = []
+    for one, other in itertools.permutations(range(len(SENTENCES)), 2):
+        prompt = torch.stack([vectors[one] + table.weight[words[0]], vectors[other] + table.weight[words[1]]], dim=1)
+        asked = tokenizer(SENTENCES[one][1], add_special_tokens=False, return_tensors="pt")["input_ids"]
+        inputs = torch.cat([prompt, table(asked), table(end)], dim=1)
+        decoder = torch.tensor([[model.config.decoder_start_token_id, tokenizer.convert_tokens_to_ids(FIRST_SENTINEL)]])
+        logits = model(inputs_embeds=inputs, decoder_input_ids=decoder).logits[0, 1, words]
+        right.append(bool(logits[0] > logits[1]))
+    assert np.mean(right) > 0.75
