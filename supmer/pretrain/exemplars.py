@@ -18,7 +18,6 @@ from supmer.pretrain.teacher import Embeddings
 
 Form = Literal["merged", "vector", "text"]
 """A prototype is one position that holds the sum of its vector and its word, its vector beside its word, or spelled out."""
-MIN_CLASSES = 2
 POOL_SIZE = 1024
 """Sentences among which the one in question is chosen."""
 NUM_CLOSEST = 8
@@ -29,16 +28,17 @@ PATTERNS = ("S X", "S : X .", "X : S", "S is X .", "S ( X )", "S = X .", "text :
 
 
 class Difficulty(NamedTuple):
-    """Largest number of classes, shares of the three forms, and whether the sentence in question is a prototype itself."""
+    """Numbers of classes, shares of the three forms, and whether the sentence in question is a prototype itself."""
 
+    min_classes: int
     max_classes: int
     form_shares: tuple[float, float, float]
     is_lookup: bool
 
 
-LOOKUP = Difficulty(max_classes=3, form_shares=(1, 0, 0), is_lookup=True)
+LOOKUP = Difficulty(min_classes=2, max_classes=3, form_shares=(1, 0, 0), is_lookup=True)
 """Learnt first: to find a word in the row at all."""
-LIKENESS = Difficulty(max_classes=6, form_shares=(0.5, 0.25, 0.25), is_lookup=False)
+LIKENESS = Difficulty(min_classes=2, max_classes=6, form_shares=(0.5, 0.25, 0.25), is_lookup=False)
 
 
 class ExemplarRows:
@@ -57,7 +57,7 @@ class ExemplarRows:
 
     def draw(self, batch_size: int, generator: np.random.Generator) -> LabelledRows:
         """Return a batch whose rows share the number of classes and the form of prototypes."""
-        num_classes = int(generator.integers(MIN_CLASSES, self.difficulty.max_classes + 1))
+        num_classes = int(generator.integers(self.difficulty.min_classes, self.difficulty.max_classes + 1))
         form: Form = get_args(Form)[int(generator.choice(3, p=self.difficulty.form_shares))]
         rows, answers = zip(*(self._row(num_classes, form, generator) for _ in range(batch_size)), strict=True)
         return self.filler.batch(rows, answers)

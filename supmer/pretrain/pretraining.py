@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
+from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from supmer.config import DistillConfig, WarmupConfig
 from supmer.corpus.unit import TokenIds
@@ -161,6 +162,16 @@ class Pretraining:
             if weights[objective]
         }
 
+    def answer(self, data: PretrainingData, batch: LabelledRows) -> Seq2SeqLMOutput:
+        """Return loss and logits [B, 4, V] of rows of `data`, with the vectors of sentences put where they belong."""
+        tokens, has_vector = torch.from_numpy(batch.tokens), torch.from_numpy(batch.sentences >= 0)
+        embedded = self.model.get_input_embeddings()(tokens.clamp_min(0)) * (tokens >= 0).unsqueeze(-1)
+        vectors = self._vectors(data, batch.sentences[batch.sentences >= 0])
+        embedded = embedded.index_put(torch.where(has_vector), vectors, accumulate=True)
+        mask, labels = torch.from_numpy(batch.mask), torch.from_numpy(batch.targets)
+        output: Seq2SeqLMOutput = self.model(inputs_embeds=embedded, attention_mask=mask, labels=labels)
+        return output
+
     def save(self, path: Path) -> None:
         """Write weights, optimizer and position, whole or not at all."""
         temporary = path.with_suffix(".tmp")
@@ -196,7 +207,9 @@ class Pretraining:
         if objective == "distill":
             return self._distill(data, generator)
         if objective in LABELLED:
-            return self._label(data, self.labelled[objective, id(data)].draw(self.shape.batch_size, generator))
+            batch = self.labelled[objective, id(data)].draw(self.shape.batch_size, generator)
+            loss: torch.Tensor = self.answer(data, batch).loss
+            return loss
         rows = data.sequences[generator.integers(len(data.sequences), size=self.shape.batch_size)]
         build = label_cue_batch if objective == "cue" else span_batch
         return seq2seq_loss(self.model, build(rows, generator, self.tokenizer))
@@ -208,16 +221,6 @@ class Pretraining:
         student = nn.functional.normalize(mean_pool(states, mask), dim=-1)
         teacher = nn.functional.normalize(self._vectors(data, rows), dim=-1)
         return distillation_loss(student, teacher, self.settings.temperature)
-
-    def _label(self, data: PretrainingData, batch: LabelledRows) -> torch.Tensor:
-        """Return the loss of a batch of such rows, with the vectors of sentences put where they belong."""
-        tokens, has_vector = torch.from_numpy(batch.tokens), torch.from_numpy(batch.sentences >= 0)
-        embedded = self.model.get_input_embeddings()(tokens.clamp_min(0)) * (tokens >= 0).unsqueeze(-1)
-        vectors = self._vectors(data, batch.sentences[batch.sentences >= 0])
-        embedded = embedded.index_put(torch.where(has_vector), vectors, accumulate=True)
-        mask, labels = torch.from_numpy(batch.mask), torch.from_numpy(batch.targets)
-        loss: torch.Tensor = self.model(inputs_embeds=embedded, attention_mask=mask, labels=labels).loss
-        return loss
 
     def _vectors(self, data: PretrainingData, sentences: npt.NDArray[np.int64]) -> torch.Tensor:
         """Return what the teacher makes of sentences [N], in the coordinates of the token embeddings [N, d]."""

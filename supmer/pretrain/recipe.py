@@ -48,15 +48,20 @@ def pretrain_backbone(config: Config, should_stop: Callable[[], bool]) -> Path |
     if folder.is_dir():
         log.info("%s is there already", folder)
         return folder
-    texts, tokenizer = _texts_and_tokenizer(config)
-    data = _teach(config, texts, tokenizer, should_stop)
-    if data is None:
+    training = prepare_training(config, should_stop)
+    if training is None:
         return None
-    training = Pretraining(tokenizer, data, config.backbone.warmup, config.backbone.distill)
     if checkpoint.exists():
         training.load(checkpoint)
         log.info("goes on after step %d", training.step)
     return _write(training, folder) if training.run(checkpoint, should_stop) else None
+
+
+def prepare_training(config: Config, should_stop: Callable[[], bool]) -> Pretraining | None:
+    """Return an untrained student with all that it learns from, or None if it was stopped; what is there is taken."""
+    texts, tokenizer = _texts_and_tokenizer(config)
+    data = _teach(config, texts, tokenizer, should_stop)
+    return Pretraining(tokenizer, data, config.backbone.warmup, config.backbone.distill) if data else None
 
 
 def prepared_folder(config: Config) -> Path:

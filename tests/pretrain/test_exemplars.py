@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from supmer.corpus.package_docs import iter_documents
-from supmer.pretrain.exemplars import LIKENESS, LOOKUP, MIN_CLASSES, ExemplarRows
+from supmer.pretrain.exemplars import LIKENESS, LOOKUP, ExemplarRows
 from supmer.pretrain.patterns import NONE
 from supmer.pretrain.tokenizer import WHOLE_WORDS, train_tokenizer
 
@@ -55,7 +55,7 @@ def test_rows_show_every_word_once_and_ask_for_one_of_them(rows: ExemplarRows, t
         for tokens, mask, target in zip(batch.tokens, batch.mask, batch.targets, strict=True):
             row = tokens[mask == 1].tolist()
             shown = [token for token in row if token in words]
-            assert MIN_CLASSES <= len(shown) == len(set(shown)) <= LIKENESS.max_classes
+            assert LIKENESS.min_classes <= len(shown) == len(set(shown)) <= LIKENESS.max_classes
             assert row.count(sentinel) == 1 and row[-1] == 1 and (tokens[mask == 0] == NONE).all()
             assert target.tolist() == [sentinel, target[1], sentinel - 1, 1] and target[1] in shown
 

@@ -72,7 +72,7 @@ def test_vectors_stand_alone_or_are_added_to_a_token(build, data):
     seen = {}
     training.model.register_forward_pre_hook(lambda _, __, given: seen.update(given), with_kwargs=True)
     targets = np.array([[599, 5, 598, 1]])
-    training._label(data, LabelledRows(np.array([[7, NONE, 9]]), np.array([[NONE, 2, 3]]), np.ones((1, 3), int), targets))
+    training.answer(data, LabelledRows(np.array([[7, NONE, 9]]), np.array([[NONE, 2, 3]]), np.ones((1, 3), int), targets))
     table = training.model.get_input_embeddings().weight
     vectors = torch.from_numpy((data.embeddings - data.centre) @ training.to_width)
     expected = torch.stack([table[7], vectors[2], table[9] + vectors[3]])
