@@ -2,8 +2,8 @@
 
     python benchmarks/backbone_probe.py [backbone.name=FOLDER fewshot.tasks='[subj,trec,sst-2]' fewshot.data_dir=FOLDER]
 
-The probe is a logistic regression on the mean-pooled last states of `fewshot.k` rows a class, without any pattern or prompt;
-accuracy is a mean over `fewshot.seeds`, given with its standard error, beside the share of the largest class.
+The probe is a logistic regression on the mean-pooled last states of `fewshot.k` rows a class (one number), without a pattern
+or prompt; accuracy is a mean over `fewshot.seeds`, given with its standard error, beside the share of the largest class.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from supmer.backbone.load import load_backbone, load_tokenizer
 from supmer.cli import build_parser, run_job
 from supmer.config import BackboneConfig, Config
+from supmer.errors import UserError
 from supmer.fewshot.cells import cap_test_rows
 from supmer.fewshot.data import Row, draw_split, load_rows
 from supmer.fewshot.task import load_task
@@ -56,8 +57,9 @@ def features(config: BackboneConfig, rows: Sequence[Row]) -> Features:
 def accuracies(config: Config, name: str, backbone: BackboneConfig) -> list[float]:
     """Return the test accuracy of the probe on a task for each data seed."""
     settings, task = config.fewshot, load_task(name)
+    (k,) = settings.k
     rows = cap_test_rows(load_rows(task, settings.data_dir), settings.max_test_rows)
-    splits = [draw_split(task, rows.train, settings.k, seed).train for seed in settings.seeds]
+    splits = [draw_split(task, rows.train, k, seed).train for seed in settings.seeds]
     used = sorted({index for split in splits for index in split})
     train = dict(zip(used, features(backbone, [rows.train[index] for index in used]), strict=True))
     test, labels = features(backbone, rows.test), [row.label for row in rows.test]
@@ -82,12 +84,14 @@ def describe(scores: Sequence[float]) -> dict[str, float]:
 
 def probe(config: Config, arguments: argparse.Namespace) -> None:
     """Probe the backbone and its random twin on every task and print one JSON object."""
+    if len(config.fewshot.k) > 1:
+        raise UserError(f"fewshot.k={config.fewshot.k}: one number of rows at a time")
     random = config.backbone.model_copy(update={"weights": "random"})
     tasks: dict[str, dict[str, Any]] = {}
     for name in config.fewshot.tasks or ["library-docs"]:
         ours, theirs = (describe(accuracies(config, name, backbone)) for backbone in (config.backbone, random))
         tasks[name] = {"backbone": ours, "random": theirs, "largest_class": round(largest_class(config, name), 4)}
-    result = {"benchmark": "backbone_probe", "backbone": config.backbone.name, "k": config.fewshot.k, "tasks": tasks}
+    result = {"benchmark": "backbone_probe", "backbone": config.backbone.name, "k": config.fewshot.k[0], "tasks": tasks}
     print(json.dumps(result | {"hardware": hardware.describe()}))
 
 
