@@ -24,6 +24,7 @@ STORE_SETTINGS = (
     "backbone.warmup",
     "corpus",
     "clusters",
+    "tasks.kinds",  # how many clusters must host episodes
     "tasks.num_support",
     "tasks.num_query",
     "tasks.num_options",

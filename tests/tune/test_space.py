@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from supmer.cli import validate
 from supmer.config import Config
+from supmer.corpus.clustering import min_num_clusters
 from supmer.errors import UserError
 from supmer.tune.run import check_sweep
 from supmer.tune.settings import is_free, setting_names, value_of, with_settings
@@ -159,6 +160,13 @@ def test_a_store_is_planned_for_each_value_it_depends_on() -> None:
     space = {"clusters.num_clusters": {"choice": [50, 100]}, "meta.inner_lr": {"uniform": [0.1, 1]}}
     assert [config.clusters.num_clusters for config in store_configs(sweep(space))] == [50, 100]
     assert len(store_configs(sweep({"meta.inner_lr": {"uniform": [0.1, 1]}}))) == 1
+
+
+def test_kinds_left_out_have_their_store_prepared_too() -> None:
+    """Without `scc` fewer clusters must host episodes, which makes another store."""
+    cases = {"full": {}, "no_scc": {"tasks.kinds": ["nsp", "nss"]}}
+    configs = store_configs(sweep({"ablation": {"cases": cases}}))
+    assert len({min_num_clusters(config.tasks) for config in configs}) == 2
 
 
 def test_everything_that_a_run_computes_from_can_be_searched() -> None:
