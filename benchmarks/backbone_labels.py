@@ -19,6 +19,7 @@ import torch
 from supmer.backbone.load import load_backbone
 from supmer.cli import build_parser, run_job
 from supmer.config import Config
+from supmer.errors import UserError
 from supmer.pretrain.exemplars import Difficulty, ExemplarRows, Form
 from supmer.pretrain.pairs import PairRows
 from supmer.pretrain.pretraining import Pretraining
@@ -52,7 +53,10 @@ def measure(config: Config, arguments: argparse.Namespace) -> int:
     """Print a table and one line of JSON."""
     training = prepare_training(config, lambda: False)
     assert training is not None
-    training.model.load_state_dict(load_backbone(config.backbone).state_dict())
+    try:
+        training.model.load_state_dict(load_backbone(config.backbone).state_dict())
+    except RuntimeError as error:
+        raise UserError(f"backbone.name={config.backbone.name}: not of the shape in backbone.warmup") from error
     training.model.eval()
     found = {"pair": share_right(training, training.labelled["pair", id(training.held_out)])}
     for form in get_args(Form):
