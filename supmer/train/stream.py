@@ -31,6 +31,7 @@ from supmer.tasks.episode import Episode
 from supmer.tasks.sampler import EpisodeSampler
 from supmer.tasks.vocabulary import TaskVocabulary
 from supmer.train.episode_builder import EpisodeBuilder
+from supmer.train.pacing import PausingScheduler
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +123,7 @@ class EpisodeStream:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.raise_original_map_exception = True
+        context.custom_execution_callback_classes = [PausingScheduler]
         context.execution_options.preserve_order = True
         context.execution_options.resource_limits = ExecutionResources(object_store_memory=_bytes_ahead(self._config))
         return dataset

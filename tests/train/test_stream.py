@@ -89,6 +89,14 @@ def rests(process: psutil.Process) -> bool:
     return sum(process.cpu_times()[:2]) - before < 0.5
 
 
+@pytest.mark.cluster
+def test_waiting_for_a_slow_consumer_takes_no_processor(cluster: None, uri: str) -> None:
+    with open_stream(uri, make_config(), range(1000)) as episodes:
+        next(iter(episodes))
+        wait_until(lambda: all(map(rests, builders())))
+        assert rests(psutil.Process())
+
+
 # Where two executions overlap, Ray Data drops the log file of one without closing it.
 @pytest.mark.filterwarnings("ignore:Exception ignored in.*ray-data-dataset:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.cluster
