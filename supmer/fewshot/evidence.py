@@ -23,6 +23,8 @@ OURS = "supmer"
 HEADLINES = {"supmer_minus_vanilla": "prompt_tuning", "supmer_minus_ppt": "ppt"}
 PACKAGES = ("torch", "transformers", "ray")
 ALGORITHMS = ("supmer", "multitask")
+TUNING_REPORTS = ("table.md", "significance.md", "scores.svg", "learning_curves.svg")
+TRANSFER_REPORTS = ("transfer.md", "transfer.svg")
 
 
 def meta_training_runs(config: Config) -> list[Config]:
@@ -60,8 +62,10 @@ def write_evidence(config: Config, records: Sequence[Record], out: str) -> None:
         "cells": [{name: value for name, value in record.items() if name != "key"} for record in records],
     }
     files = {"evidence.json": json.dumps(found, indent=1).encode() + b"\n"}
-    for name in ("table.md", "significance.md", "scores.svg", "learning_curves.svg"):
-        files[name] = storage.read_bytes(storage.join(run, "fewshot", name))
+    reports = {name: storage.join(run, "fewshot", name) for name in TUNING_REPORTS}
+    if config.fewshot.transfer:
+        reports |= {name: path for name in TRANSFER_REPORTS if storage.exists(path := storage.join(run, "fewshot", name))}
+    files |= {name: storage.read_bytes(path) for name, path in reports.items()}
     for each in runs:
         files[f"meta_training_{each.meta.algorithm}.html"] = storage.read_bytes(RunDirectory(each.run_dir).report)
     for name, data in files.items():

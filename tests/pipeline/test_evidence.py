@@ -37,6 +37,7 @@ def evidence(folder: Path) -> Finished:
         ),
         *(f"fewshot.tasks=[{folder / 'colour.yaml'},{folder / 'other' / 'colour.yaml'}]", "fewshot.k=4", "fewshot.steps=4"),
         *("fewshot.methods=[zero_shot,prompt_tuning,ppt,supmer]", "fewshot.seeds=[0,1]", "fewshot.eval_every=2"),
+        "fewshot.transfer=true",
     )
     return run_script("evidence.py", f"--out={folder / 'out'}", *overrides, cwd=folder, timeout=TIMEOUT)
 
@@ -65,6 +66,7 @@ def test_the_evidence_is_whole_and_computed_once(folder: Path) -> None:
         assert low <= found[name] <= high
     starts = {(folder / "runs" / f"small-{name}" / "prompt.safetensors").read_bytes() for name in ("supmer", "multitask")}
     assert len(starts) == 2
+    assert "colour" in (folder / "out" / "transfer.md").read_text()
     assert "Gate z" in (folder / "out" / "meta_training_supmer.html").read_text()
 
     again = evidence(folder)
