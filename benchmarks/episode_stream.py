@@ -33,7 +33,7 @@ from supmer.config import Config
 from supmer.corpus.prepare import prepare
 from supmer.corpus.store import TaskStore
 from supmer.meta.learner import Learner
-from supmer.model.prompted import build_model, initial_prompt
+from supmer.model.prompted import PromptedSeq2Seq, build_model, initial_prompt
 from supmer.runtime import connect_ray
 from supmer.tasks.codec import encode
 from supmer.tasks.episode import Episode
@@ -169,18 +169,19 @@ def learner_rates(config: Config, store_uri: str, slots: range, num_steps: int) 
     vocabulary = TaskVocabulary.from_tokenizer(load_tokenizer(config.backbone))
     sampler = EpisodeSampler(TaskStore.open(store_uri), vocabulary, config)
     in_memory = list(local_episodes(sampler, 0, slots, WARM_UP_STEPS + num_steps))
-    from_memory, _, expected = learner_rate(config, store_uri, iter(in_memory), num_steps)
+    model = build_model(config, TaskStore.open(store_uri).centroids)
+    print(f"backbone of {model.backbone.num_parameters() / 1e6:.1f} M parameters")
+    from_memory, _, expected = learner_rate(config, model, iter(in_memory), num_steps)
     with episode_stream(store_uri, config, 0, slots, MANY_STEPS) as stream:
-        learned, waited, prompt = learner_rate(config, store_uri, iter(stream), num_steps)
+        learned, waited, prompt = learner_rate(config, model, iter(stream), num_steps)
     assert torch.equal(prompt, expected), "episodes of the stream and those in memory train different prompts"
     return from_memory, learned, waited
 
 
 def learner_rate(
-    config: Config, store_uri: str, batches: Iterator[list[Episode]], num_steps: int
+    config: Config, model: PromptedSeq2Seq, batches: Iterator[list[Episode]], num_steps: int
 ) -> tuple[Rate, float, Tensor]:
     """Meta-train from the start; also return the seconds waited for episodes and the prompt."""
-    model = build_model(config, TaskStore.open(store_uri).centroids)
     learner = Learner(config, model, initial_prompt(config.prompt, model, config.run.seed))
     rate, waited = Rate(), 0.0
     for batch in islice(batches, WARM_UP_STEPS):
