@@ -4,9 +4,10 @@
 
 Prepares a small store, then measures: one builder by itself (no Ray); the stream through Ray Data, when nothing but taking
 the episodes is done with them; a consumer that only sleeps, as long as a fast accelerator might take for a meta-step; and
-meta-training of a T5 of 7 million parameters fed by that stream (published sizes of episodes and prompt). The last line is
-one JSON object: `consumption_ratio` (episodes a second of the stream / of the learner) and `data_wait_share` (share of the
-meta-steps' time that the learner waited for episodes).
+meta-training of a T5 of 7 million parameters (published sizes of episodes and prompt), fed by episodes in memory and by that
+stream. Both must end with the same prompt, bit for bit. The last line is one JSON object: `consumption_ratio`
+(episodes a second of the stream / of the learner), `data_wait_share` (share of the meta-steps' time that the learner waited
+for episodes) and `stream_cost` (seconds of a meta-step fed by the stream / from memory).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +24,7 @@ from pathlib import Path
 import ray
 import torch
 from hardware import describe
+from torch import Tensor
 from transformers import T5Config
 
 from supmer.backbone.load import load_tokenizer
@@ -30,7 +33,7 @@ from supmer.config import Config
 from supmer.corpus.prepare import prepare
 from supmer.corpus.store import TaskStore
 from supmer.meta.learner import Learner
-from supmer.model.prompted import build_model, initial_prompt
+from supmer.model.prompted import PromptedSeq2Seq, build_model, initial_prompt
 from supmer.runtime import connect_ray
 from supmer.tasks.codec import encode
 from supmer.tasks.episode import Episode
@@ -58,8 +61,12 @@ class Rate:
         self.tokens += sum(len(row.input_ids) for one in batch for row in (*one.support, *one.query, *one.augmentation))
         self.seconds += seconds
 
+    @property
+    def per_second(self) -> float:
+        return self.episodes / self.seconds
+
     def __str__(self) -> str:
-        per_second = f"{self.episodes / self.seconds:8.2f} episodes/s {self.tokens / self.seconds:10.0f} tokens/s"
+        per_second = f"{self.per_second:8.2f} episodes/s {self.tokens / self.seconds:10.0f} tokens/s"
         return f"{per_second}  ({self.episodes} episodes in {self.seconds:.1f} s)"
 
 
@@ -77,11 +84,15 @@ def main() -> None:
         print(f"stream         {streamed}, first after {latency:.1f} s")
         paced, waited = paced_rate(config, store_uri, slots, arguments.step_seconds)
         print(f"sleeper        {paced}, waited {100 * waited / paced.seconds:.2f}%")
-        learned, waited = learner_rate(config, store_uri, slots, arguments.train_steps)
+        from_memory, learned, waited = learner_rates(config, store_uri, slots, arguments.train_steps)
+        print(f"from memory    {from_memory}")
         print(f"learner        {learned}, waited {100 * waited / learned.seconds:.3f}%")
         ray.shutdown()
-    ratio = (streamed.episodes / streamed.seconds) / (learned.episodes / learned.seconds)
-    summary = {"consumption_ratio": round(ratio, 1), "data_wait_share": round(waited / learned.seconds, 5)}
+    summary = {
+        "consumption_ratio": round(streamed.per_second / learned.per_second, 1),
+        "data_wait_share": round(waited / learned.seconds, 5),
+        "stream_cost": round(from_memory.per_second / learned.per_second, 2),
+    }
     print(json.dumps({"benchmark": "episode_stream", **summary}))
 
 
@@ -153,23 +164,35 @@ def paced_rate(config: Config, store_uri: str, slots: range, step_seconds: float
     return rate, waited
 
 
-def learner_rate(config: Config, store_uri: str, slots: range, num_steps: int) -> tuple[Rate, float]:
-    """Meta-train on the stream; also return the seconds waited for episodes."""
+def learner_rates(config: Config, store_uri: str, slots: range, num_steps: int) -> tuple[Rate, Rate, float]:
+    """Meta-train on episodes in memory, then on the stream; also return the seconds that the latter waited for episodes."""
+    vocabulary = TaskVocabulary.from_tokenizer(load_tokenizer(config.backbone))
+    sampler = EpisodeSampler(TaskStore.open(store_uri), vocabulary, config)
+    in_memory = list(local_episodes(sampler, 0, slots, WARM_UP_STEPS + num_steps))
     model = build_model(config, TaskStore.open(store_uri).centroids)
     print(f"backbone of {model.backbone.num_parameters() / 1e6:.1f} M parameters")
+    from_memory, _, expected = learner_rate(config, model, iter(in_memory), num_steps)
+    with episode_stream(store_uri, config, 0, slots, MANY_STEPS) as stream:
+        learned, waited, prompt = learner_rate(config, model, iter(stream), num_steps)
+    assert torch.equal(prompt, expected), "episodes of the stream and those in memory train different prompts"
+    return from_memory, learned, waited
+
+
+def learner_rate(
+    config: Config, model: PromptedSeq2Seq, batches: Iterator[list[Episode]], num_steps: int
+) -> tuple[Rate, float, Tensor]:
+    """Meta-train from the start; also return the seconds waited for episodes and the prompt."""
     learner = Learner(config, model, initial_prompt(config.prompt, model, config.run.seed))
     rate, waited = Rate(), 0.0
-    with episode_stream(store_uri, config, 0, slots, MANY_STEPS) as stream:
-        batches = iter(stream)
-        for batch in islice(batches, WARM_UP_STEPS):
-            learner.step(batch)
-        for _ in range(num_steps):
-            started = time.perf_counter()
-            batch = next(batches)
-            waited += time.perf_counter() - started
-            learner.step(batch)
-            rate.add(batch, time.perf_counter() - started)
-    return rate, waited
+    for batch in islice(batches, WARM_UP_STEPS):
+        learner.step(batch)
+    for _ in range(num_steps):
+        started = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - started
+        learner.step(batch)
+        rate.add(batch, time.perf_counter() - started)
+    return rate, waited, learner.prompt.detach()
 
 
 def _parse() -> argparse.Namespace:

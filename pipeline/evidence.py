@@ -20,10 +20,11 @@ def evidence(config: Config, arguments: argparse.Namespace) -> int:
     from rich.console import Console  # here, so that --help and a misspelt setting answer at once
 
     from supmer.fewshot.evidence import meta_training_runs, tuning_run, write_evidence
-    from supmer.fewshot.run import run_fewshot
+    from supmer.fewshot.run import check_fewshot, run_fewshot
     from supmer.fewshot.tables import summarize, terminal_table
     from supmer.train.run import run
 
+    check_fewshot(config)  # a mistake there must not first show up after the meta-training
     for each in meta_training_runs(config):
         result = run(each)
         if not result.is_complete:

@@ -68,6 +68,16 @@ def run_fewshot(config: Config) -> list[Record]:
     return results.of(cells)
 
 
+def check_fewshot(config: Config) -> None:
+    """Check what few-shot tuning of a run that is still to be made will need, but for its starting points.
+
+    Raises:
+        UserError: a method, a task or its data cannot be used.
+    """
+    _check_methods(config)
+    prepare_tasks(resolve_backbone(config))
+
+
 def prepare_tasks(config: Config) -> dict[str, PreparedTask]:
     """Read and check the tasks: rows, label words, patterns and enough rows for every data seed."""
     settings = config.fewshot

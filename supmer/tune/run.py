@@ -14,9 +14,8 @@ from ray.tune.stopper import Stopper
 from supmer import storage
 from supmer.config import Config
 from supmer.errors import UserError
-from supmer.fewshot.run import prepare_tasks
+from supmer.fewshot.run import check_fewshot
 from supmer.placement import check_capacity
-from supmer.pretrain.warmup import resolve_backbone
 from supmer.runtime import connect_ray
 from supmer.sole_job import sole_job
 from supmer.train.run_dir import RunDirectory, claim
@@ -127,7 +126,7 @@ def _prepare(config: Config) -> None:
     check_capacity(as_single_run(config))
     prepare_stores(config)
     if FEWSHOT in config.tune.objectives:
-        prepare_tasks(resolve_backbone(config))  # a mistake there must not first show up in a trial
+        check_fewshot(config)  # a mistake there must not first show up in a trial
 
 
 def _run_trials(config: Config, ledger: Ledger, signals: StopSignals) -> None:

@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def evidence(folder: Path) -> Finished:
+def evidence(folder: Path, *more: str) -> Finished:
     overrides = tiny_overrides(
         folder,
         *(
@@ -39,7 +39,7 @@ def evidence(folder: Path) -> Finished:
         *("fewshot.methods=[zero_shot,prompt_tuning,ppt,supmer]", "fewshot.seeds=[0,1]", "fewshot.eval_every=2"),
         "fewshot.transfer=true",
     )
-    return run_script("evidence.py", f"--out={folder / 'out'}", *overrides, cwd=folder, timeout=TIMEOUT)
+    return run_script("evidence.py", f"--out={folder / 'out'}", *overrides, *more, cwd=folder, timeout=TIMEOUT)
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -72,3 +72,18 @@ def test_the_evidence_is_whole_and_computed_once(folder: Path) -> None:
     again = evidence(folder)
     assert again.returncode == 0 and "16 finished before" in again.stderr
     assert read(folder)["cells"] == found["cells"]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "told"),
+    [
+        ("fewshot.tasks=[sst-2]", "sst-2"),
+        ("fewshot.methods=[supmr]", "fewshot.methods=supmr: must be one of "),
+    ],
+)
+def test_a_mistake_in_the_tuning_is_told_before_any_meta_training(folder: Path, mistake: str, told: str) -> None:
+    elsewhere = folder / "elsewhere"
+    finished = evidence(folder, f"run.dir={elsewhere}", f"fewshot.data_dir={folder / 'nothing'}", mistake)
+    assert finished.returncode == 2, finished.stderr
+    assert told in finished.stderr.splitlines()[-1]
+    assert not elsewhere.exists()
