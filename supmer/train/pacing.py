@@ -7,8 +7,8 @@ import time
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
-PAUSE_SECONDS = 0.05
-"""Short beside the time to use a block of episodes up, of which several are always ahead."""
+PAUSE_SECONDS = 0.01
+"""Long beside the work of a round, short beside the time that a block of episodes lasts, of which several are ahead."""
 
 
 class PausingScheduler(ExecutionCallback):  # type: ignore[misc]
