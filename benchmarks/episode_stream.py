@@ -5,7 +5,7 @@
 Prepares a small store, then measures: one builder by itself (no Ray); the stream through Ray Data, when nothing but taking
 the episodes is done with them; a consumer that only sleeps, as long as a fast accelerator might take for a meta-step; and
 meta-training of a T5 of 7 million parameters (published sizes of episodes and prompt), fed by episodes in memory and by that
-stream. Both must end with the same prompt, bit for bit. The last line is one JSON object: `consumption_ratio`
+stream. Both must end with the same prompt. The last line is one JSON object: `consumption_ratio`
 (episodes a second of the stream / of the learner), `data_wait_share` (share of the meta-steps' time that the learner waited
 for episodes) and `stream_cost` (seconds of a meta-step fed by the stream / from memory).
 """
@@ -46,6 +46,9 @@ NUM_CLUSTERS = 20
 WARM_UP_STEPS = 1
 PACED_STEPS = 100
 MANY_STEPS = 100_000
+TOLERANCE = 1e-2
+"""Several threads add up in an order of their own, and Adam moves an entry by 0.1 a step, whatever the size of its gradient:
+the same episodes train prompts that differ by 1e-3, other episodes such that differ by 0.1 and more."""
 
 
 @dataclass
@@ -174,7 +177,7 @@ def learner_rates(config: Config, store_uri: str, slots: range, num_steps: int) 
     from_memory, _, expected = learner_rate(config, model, iter(in_memory), num_steps)
     with episode_stream(store_uri, config, 0, slots, MANY_STEPS) as stream:
         learned, waited, prompt = learner_rate(config, model, iter(stream), num_steps)
-    assert torch.equal(prompt, expected), "episodes of the stream and those in memory train different prompts"
+    torch.testing.assert_close(prompt, expected, rtol=0, atol=TOLERANCE)
     return from_memory, learned, waited
 
 
