@@ -28,8 +28,10 @@ from supmer.train.run_dir import RunDirectory
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500)]
 
-NUM_STEPS = 60
-SETTINGS = (f"meta.steps={NUM_STEPS}", "train.checkpoint_every=10", "train.validate_every=20", "train.keep_checkpoints=3")
+NUM_STEPS = 180
+"""Of 30 to 50 in a second; a run takes up to a second to hear of a signal, and goes on meanwhile."""
+
+SETTINGS = (f"meta.steps={NUM_STEPS}", "train.checkpoint_every=30", "train.validate_every=60", "train.keep_checkpoints=3")
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,12 @@ def runs(tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         with captured_log() as sharded_lines:
             two_workers = start("two", "train.workers=2", "train.sharding=full")
         metrics = folder / "disturbed" / "metrics.jsonl"
-        with when(lambda: num_rows(metrics) > 30, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        with when(lambda: num_rows(metrics) > 40, lambda: os.kill(os.getpid(), signal.SIGTERM)):
             stopped = start("disturbed")
         newest = checkpoint.newest_first(stopped.directory.checkpoints)[0]
         state = Path(stopped.directory.checkpoints, newest, checkpoint.STATE_FILE)
         state.write_bytes(state.read_bytes()[:-10])
-        with captured_log() as lines, when(lambda: num_rows(metrics) > 52, kill_worker):
+        with captured_log() as lines, when(lambda: num_rows(metrics) > 110, kill_worker):
             disturbed = start("disturbed")
         yield Runs(tiny_files, folder, whole, two_workers, stopped, disturbed, "\n".join([*sharded_lines, *lines]))
     finally:
@@ -147,7 +149,7 @@ def test_run_directory_is_as_the_contract_says(runs: Runs) -> None:
     assert [row["step"] for row in rows if row["split"] == "train"] == list(range(1, NUM_STEPS + 1))
     validated = [(row["step"], row["kind"]) for row in rows if row["split"] == "validation"]
     kinds = ["nsp", "nss", "scsp", "scss", "scc"]
-    assert validated == [(step, kind) for step in (0, 20, 40, 60) for kind in kinds]
+    assert validated == [(step, kind) for step in (0, 60, 120, 180) for kind in kinds]
     assert len(list((folder / "tensorboard").glob("events.*"))) == 1
 
 
@@ -158,28 +160,28 @@ def test_newest_checkpoints_and_the_best_are_kept(runs: Runs) -> None:
             losses[row["step"]] = losses.get(row["step"], 0.0) + row["query_loss"]
     best = min(losses, key=losses.__getitem__)
     names = checkpoint.newest_first(runs.whole.directory.checkpoints)
-    assert names == [f"step_{step:08d}" for step in sorted({60, 50, 40, best}, reverse=True)]
+    assert names == [f"step_{step:08d}" for step in sorted({180, 150, 120, best}, reverse=True)]
 
 
 def test_replay_recomputes_one_step(runs: Runs) -> None:
     config = tiny_config(runs.files, f"run.dir={runs.runs}", "run.name=whole", *SETTINGS)
     before = {path: path.stat().st_mtime_ns for path in Path(runs.whole.directory.uri).rglob("*")}
-    lines = list(replay(config, 53))
+    lines = list(replay(config, 153))
     assert lines[0] == (
-        "step 53 from checkpoint step_00000050: there is no checkpoint of step 52, so 2 steps are recomputed first"
+        "step 153 from checkpoint step_00000150: there is no checkpoint of step 152, so 2 steps are recomputed first"
     )
-    (row,) = (row for row in read_rows(runs.whole.directory.metrics) if (row["step"], row["split"]) == (53, "train"))
+    (row,) = (row for row in read_rows(runs.whole.directory.metrics) if (row["step"], row["split"]) == (153, "train"))
     assert [line.split(":")[0] for line in lines[1:3]] == ["episode of slot 0", "episode of slot 1"]
     for line in lines[3:]:
         assert f"query loss {row['query_loss']:.6g}" in line
     assert [line.split(":")[0] for line in lines[3:]] == ["together", "metrics.jsonl"]
-    assert next(iter(replay(config, 51))) == "step 51 from checkpoint step_00000050"
+    assert next(iter(replay(config, 151))) == "step 151 from checkpoint step_00000150"
     assert before == {path: path.stat().st_mtime_ns for path in Path(runs.whole.directory.uri).rglob("*")}
 
 
 @pytest.mark.parametrize(
     ("step", "name", "message"),
-    [(0, "whole", r"--replay 0: must be from 1 to meta\.steps=60"), (5, "none", r"run\.name=none: no run has begun")],
+    [(0, "whole", r"--replay 0: must be from 1 to meta\.steps=180"), (5, "none", r"run\.name=none: no run has begun")],
 )
 def test_replay_of_what_is_not_there_is_refused(runs: Runs, step: int, name: str, message: str) -> None:
     config = tiny_config(runs.files, f"run.dir={runs.runs}", f"run.name={name}", *SETTINGS)
