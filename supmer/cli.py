@@ -42,9 +42,10 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     Raises:
         UserError: the file cannot be read, a key is unknown, or a value is out of range.
     """
-    raw = OmegaConf.merge(_on_base(path, _read_yaml(path)), _parse_overrides(overrides))
+    settings, replacing = _on_base(path, _read_yaml(path)), _parse_overrides(overrides)
     try:
-        values = OmegaConf.to_container(raw, resolve=True)
+        _drop_replaced(settings, overrides)
+        values = OmegaConf.to_container(OmegaConf.merge(settings, replacing), resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"configuration: {_one_line(error)}") from error
     return validate(values)
@@ -170,6 +171,21 @@ def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
         except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
             raise UserError(f"{item}: {_one_line(error)}") from error
     return parsed
+
+
+def _drop_replaced(settings: DictConfig, overrides: Sequence[str]) -> None:
+    """Remove the mappings that an override gives anew: it replaces their keys as it does any value; only sections merge."""
+    for key in (item.partition("=")[0] for item in overrides):
+        if not _is_section(key) and isinstance(OmegaConf.select(settings, key), DictConfig):
+            section, _, name = key.rpartition(".")
+            del OmegaConf.select(settings, section)[name]
+
+
+def _is_section(key: str) -> bool:
+    model: Any = Config
+    for name in key.split("."):
+        model = model.model_fields[name].annotation if name in getattr(model, "model_fields", {}) else None
+    return isinstance(model, type) and issubclass(model, BaseModel)
 
 
 def _refuse_unknown_keys(values: dict[Any, Any], model: type[BaseModel], prefix: str) -> None:

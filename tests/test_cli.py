@@ -114,6 +114,18 @@ def test_overrides_beat_the_file_and_may_surround_options(tmp_path: Path) -> Non
     assert (printed.run.name, printed.run.seed, printed.run.dir, printed.meta.steps) == ("a", 2, "elsewhere", 5)
 
 
+def test_override_of_a_mapping_replaces_it_and_one_of_a_section_or_key_adds(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "fewshot: {learning_rates: {ppt: 1.0}}\nmeta: {steps: 5}\ntune: {space: {a: {cases: {x: {meta.steps: 7}}}}}\n"
+    )
+    replaced = load_config(path, ["fewshot.learning_rates={supmer: 2}", "meta={inner_lr: 3}", "tune.space={b: {fixed: 1}}"])
+    assert replaced.fewshot.learning_rates == {"supmer": 2}
+    assert list(replaced.tune.space) == ["b"]
+    assert (replaced.meta.steps, replaced.meta.inner_lr) == (5, 3)
+    assert load_config(path, ["fewshot.learning_rates.supmer=2"]).fewshot.learning_rates == {"ppt": 1, "supmer": 2}
+
+
 def test_printed_configuration_reads_back_as_itself(tmp_path: Path) -> None:
     config = load_config(
         None, ["backbone.warmup.steps=7", "tasks.kinds=[scc,nsp]", "corpus.paths=['a b', 'c:d']", "run.name=12"]
