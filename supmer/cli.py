@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
@@ -37,7 +37,7 @@ class JobParser(argparse.ArgumentParser):
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file (or only defaults if `path` is None), apply ``section.key=value`` overrides and validate.
 
-    A file may begin with ``base: other.yaml`` and then says only how it differs from that one.
+    A file may begin with ``base: other.yaml``, or a list of files, and then says only how it differs from them.
 
     Raises:
         UserError: the file cannot be read, a key is unknown, or a value is out of range.
@@ -148,14 +148,16 @@ def _refuse_traps(path: str | Path) -> None:
 
 
 def _on_base(path: str | Path | None, content: DictConfig) -> DictConfig:
-    """Lay a file's settings over those of the file that its key `base` names, relative to its own folder."""
+    """Lay a file's settings over those that its key `base` names, relative to its own folder; of several the last wins."""
     base = content.pop("base", None)
     if path is None or base is None:
         return content
-    below = _read_yaml(Path(path).parent / str(base))
-    if "base" in below:
-        raise UserError(f"--config {path}: base={base}: must not have a base itself")
-    merged = OmegaConf.merge(below, content)
+    names = list(base) if isinstance(base, ListConfig) else [base]
+    layers = [_read_yaml(Path(path).parent / str(name)) for name in names]
+    for name, layer in zip(names, layers, strict=True):
+        if "base" in layer:
+            raise UserError(f"--config {path}: base={name}: must not have a base itself")
+    merged = OmegaConf.merge(*layers, content)
     assert isinstance(merged, DictConfig)
     return merged
 

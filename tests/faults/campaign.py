@@ -18,7 +18,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,8 +134,7 @@ def resize(run: RunProcess, machines: Machines, changes: Sequence[str]) -> list[
     """Run while machines come and go, then stop; return the changes that were reached, with the seconds each cost."""
     reached: list[Injection] = []
     second = None
-    try:
-        run.start()
+    with attended(run):
         for kind in changes:
             reach_step(run, run.step + STEPS_APART[1])
             injection = Injection(kind, 2, run.step)
@@ -153,11 +153,19 @@ def resize(run: RunProcess, machines: Machines, changes: Sequence[str]) -> list[
         reach_step(run, run.step + STEPS_APART[1])
         run.signal(signal.SIGTERM)
         finish(run)
+    return reached
+
+
+@contextmanager
+def attended(run: RunProcess) -> Iterator[None]:
+    """Start a run; tell of it if it is lost, and leave nothing of it."""
+    try:
+        run.start()
+        yield
     except RunLostError as error:
-        tell_lost(run, error)
+        say(f"lost: {error}; the end of {run.log}:\n{run.log.read_text()[-3000:]}")
     finally:
         run.end()
-    return reached
 
 
 def reach_step(run: RunProcess, step: int) -> None:
@@ -174,18 +182,13 @@ def newest_checkpoint(run: RunProcess) -> checkpoint.Checkpoint | None:
 def disturb(run: RunProcess, injections: list[Injection], rng: random.Random) -> list[Injection]:
     """Run to the end through all the faults; return those that were reached, with the seconds each cost."""
     reached = []
-    try:
-        run.start()
+    with attended(run):
         for injection in injections:
             reach_step(run, injection.step)
             reached.append(injection)
             injection.seconds_lost = harm(run, FAULTS[injection.kind], rng)
             say(f"{run.folder.name}: step {injection.step}: {injection.kind}: {injection.seconds_lost:.1f} s")
         finish(run)
-    except RunLostError as error:
-        tell_lost(run, error)
-    finally:
-        run.end()
     return reached
 
 
@@ -207,10 +210,6 @@ def harm(run: RunProcess, fault: Fault, rng: random.Random) -> float:
 def finish(run: RunProcess) -> None:
     """Wait for the run's own end."""
     run.wait_for_exit(0, SECONDS_TO_RECOVER)
-
-
-def tell_lost(run: RunProcess, error: RunLostError) -> None:
-    say(f"lost: {error}; the end of {run.log}:\n{run.log.read_text()[-3000:]}")
 
 
 def print_table(injections: Sequence[Injection]) -> None:
@@ -238,14 +237,10 @@ def _repeats_undisturbed(elastic: RunProcess, settings: Sequence[str]) -> bool:
         return False
     step = saved.manifest.step
     undisturbed = RunProcess(elastic.folder.with_name("undisturbed-elastic"), [*settings, f"train.checkpoint_every={step}"])
-    try:
-        undisturbed.start()
+    with attended(undisturbed):
         undisturbed.wait_until(lambda: newest_checkpoint(undisturbed) is not None, SECONDS_TO_RECOVER)
-    finally:
-        undisturbed.end()
     expected = newest_checkpoint(undisturbed)
-    assert expected is not None and expected.manifest.step == step
-    return _close(saved.state, expected.state)
+    return expected is not None and expected.manifest.step == step and _close(saved.state, expected.state)
 
 
 def _close(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

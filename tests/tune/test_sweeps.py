@@ -12,8 +12,8 @@ from supmer.tune.run import check_sweep
 from supmer.tune.space import grid_points
 
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
-FULL = [path for path in SWEEPS if not path.stem.endswith("_quickstart") and path.stem != "evidence_rates"]
-"""Those for large machines; that of the evidence is for a small one already."""
+FULL = [path for path in SWEEPS if not path.stem.endswith("_quickstart") and not path.stem.startswith("evidence_")]
+"""Those for large machines; those of the evidence are for a small one already."""
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
@@ -33,12 +33,15 @@ def test_each_has_a_twin_that_is_smaller(path: Path) -> None:
     assert twin.backbone.name == "embedded"
 
 
-def test_ablations_leave_out_each_part_once() -> None:
-    config = load_config(ROOT / "configs" / "sweeps" / "ablations.yaml")
+@pytest.mark.parametrize(
+    ("name", "num_trials"), [("ablations", 33), ("ablations_quickstart", 11), ("evidence_ablations", 11)]
+)
+def test_ablations_leave_out_each_part_once(name: str, num_trials: int) -> None:
+    config = load_config(ROOT / "configs" / "sweeps" / f"{name}.yaml")
     cases = config.tune.space["ablation"].cases
     assert cases is not None and cases["full"] == {}
     assert len({str(case) for case in cases.values()}) == len(cases) == 11
-    assert len(grid_points(config) or []) == 33
+    assert len(grid_points(config) or []) == num_trials
 
 
 def test_printed_sweep_reads_back_the_same(tmp_path: Path) -> None:
@@ -57,6 +60,10 @@ def test_base_is_laid_under_a_configuration(tmp_path: Path) -> None:
     (tmp_path / "above.yaml").write_text("base: below.yaml\nrun: {name: above}\n")
     config = load_config(tmp_path / "above.yaml", ["meta.steps=9"])
     assert (config.run.name, config.run.seed, config.meta.steps) == ("above", 3, 9)
+    (tmp_path / "beside.yaml").write_text("run: {seed: 4}\n")
+    (tmp_path / "above.yaml").write_text("base: [below.yaml, beside.yaml]\nrun: {name: above}\n")
+    config = load_config(tmp_path / "above.yaml")
+    assert (config.run.name, config.run.seed, config.meta.steps) == ("above", 4, 7)
     (tmp_path / "below.yaml").write_text("base: above.yaml\n")
     with pytest.raises(ValueError, match=r"base=below\.yaml: must not have a base itself"):
         load_config(tmp_path / "above.yaml")
