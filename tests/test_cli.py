@@ -128,7 +128,14 @@ def test_override_of_a_mapping_replaces_it_and_one_of_a_section_or_key_adds(tmp_
 
 def test_printed_configuration_reads_back_as_itself(tmp_path: Path) -> None:
     config = load_config(
-        None, ["backbone.warmup.steps=7", "tasks.kinds=[scc,nsp]", "corpus.paths=['a b', 'c:d']", "run.name=12"]
+        None,
+        [
+            "backbone.warmup.steps=7",
+            "tasks.kinds=[scc,nsp]",
+            "corpus.paths=['a b', 'c:d']",
+            "run.name=12",
+            "train.workers=[1,2]",
+        ],
     )
     path = tmp_path / "config.yaml"
     path.write_text(to_yaml(config))

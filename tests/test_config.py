@@ -11,7 +11,9 @@ from pydantic import BaseModel, ValidationError
 from supmer.cli import load_config
 from supmer.config import Config
 
-SHIPPED = sorted((Path(__file__).resolve().parents[1] / "configs").rglob("*.yaml"))
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+SHIPPED = sorted({*CONFIGS.rglob("*.yaml")} - {*CONFIGS.rglob("cases/*.yaml")})
+"""Those of `cases` are layers under others and no job's by themselves."""
 
 
 def settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str | None]]:

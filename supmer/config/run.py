@@ -54,7 +54,7 @@ class TrainConfig(Section):
     )
     max_skipped_steps: int = Field(10, ge=0, description="steps in a row that non-finite numbers may spoil")
 
-    @field_validator("workers", mode="plain")
+    @field_validator("workers", mode="before")
     @classmethod
     def check_workers(cls, value: object) -> int | tuple[int, int]:
         match value:
