@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from supmer.config import Config
+from supmer.corpus.clustering import min_cluster_size, min_num_clusters
 from supmer.corpus.prepare import prepare
 from supmer.errors import UserError
 from supmer.pretrain.warmup import resolve_backbone
@@ -45,7 +46,7 @@ def prepare_stores(config: Config) -> None:
 
 
 def store_configs(config: Config) -> list[Config]:
-    """Return a configuration for each combination of the searched settings that stores depend on.
+    """Return a configuration for each store that the searched settings can lead to.
 
     Raises:
         UserError: such a setting is continuous, or there are too many combinations.
@@ -63,7 +64,7 @@ def store_configs(config: Config) -> list[Config]:
     points = grid_points(config.model_copy(update={"tune": config.tune.model_copy(update={"space": space})}))
     if points is None or len(points) > MAX_STORES:
         raise UserError(f"tune.space: {', '.join(space)} would need more than {MAX_STORES} task stores; name fewer values")
-    return _valid(config, [settings_of(space, point) for point in points])
+    return _of_each_store(config, [settings_of(space, point) for point in points])
 
 
 def _settings(config: Config, name: str) -> set[str]:
@@ -75,12 +76,20 @@ def _decides(setting: str) -> bool:
     return any(setting == decisive or setting.startswith(f"{decisive}.") for decisive in STORE_SETTINGS)
 
 
-def _valid(config: Config, points: list[dict[str, object]]) -> list[Config]:
-    """Return the configurations of the points whose settings go together; the trials of others fail and say so."""
-    found = []
+def _of_each_store(config: Config, points: list[dict[str, object]]) -> list[Config]:
+    """Return one configuration for each store, of the points whose settings go together; the trials of others fail."""
+    found: dict[str, Config] = {}
     for settings in points:
         try:
-            found.append(with_settings(as_single_run(config), settings))
+            trial = with_settings(as_single_run(config), settings)
         except UserError as error:
             logger.debug("no store for %s: %s", settings, error)
-    return found
+        else:
+            found.setdefault(_made_from(trial), trial)
+    return list(found.values())
+
+
+def _made_from(config: Config) -> str:
+    """Return what decides the store of a trial, without a look at files."""
+    needs = min_cluster_size(config.tasks), min_num_clusters(config.tasks)
+    return repr((config.backbone, config.corpus, config.clusters, needs))

@@ -164,9 +164,9 @@ def test_a_store_is_planned_for_each_value_it_depends_on() -> None:
 
 def test_kinds_left_out_have_their_store_prepared_too() -> None:
     """Without `scc` fewer clusters must host episodes, which makes another store."""
-    cases = {"full": {}, "no_scc": {"tasks.kinds": ["nsp", "nss"]}}
+    cases = {"full": {}, "no_scc": {"tasks.kinds": ["nsp", "nss"]}, "plain": {"curriculum.mode": "none"}}
     configs = store_configs(sweep({"ablation": {"cases": cases}}))
-    assert len({min_num_clusters(config.tasks) for config in configs}) == 2
+    assert len(configs) == len({min_num_clusters(config.tasks) for config in configs}) == 2
 
 
 def test_everything_that_a_run_computes_from_can_be_searched() -> None:
