@@ -44,7 +44,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     """
     settings, replacing = _on_base(path, _read_yaml(path)), _parse_overrides(overrides)
     try:
-        _drop_replaced(settings, overrides)
+        _empty_replaced(settings, overrides)
         values = OmegaConf.to_container(OmegaConf.merge(settings, replacing), resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"configuration: {_one_line(error)}") from error
@@ -175,12 +175,11 @@ def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
     return parsed
 
 
-def _drop_replaced(settings: DictConfig, overrides: Sequence[str]) -> None:
-    """Remove the mappings that an override gives anew: it replaces their keys as it does any value; only sections merge."""
+def _empty_replaced(settings: DictConfig, overrides: Sequence[str]) -> None:
+    """Empty the mappings that an override gives anew: it replaces their keys as it does any value; only sections merge."""
     for key in (item.partition("=")[0] for item in overrides):
         if not _is_section(key) and isinstance(OmegaConf.select(settings, key), DictConfig):
-            section, _, name = key.rpartition(".")
-            del OmegaConf.select(settings, section)[name]
+            OmegaConf.update(settings, key, {}, merge=False)
 
 
 def _is_section(key: str) -> bool:

@@ -122,6 +122,7 @@ def test_override_of_a_mapping_replaces_it_and_one_of_a_section_or_key_adds(tmp_
     replaced = load_config(path, ["fewshot.learning_rates={supmer: 2}", "meta={inner_lr: 3}", "tune.space={b: {fixed: 1}}"])
     assert replaced.fewshot.learning_rates == {"supmer": 2}
     assert list(replaced.tune.space) == ["b"]
+    assert load_config(path, ["tune.space[a]={fixed: 1}"]).tune.space["a"].kind == "fixed"
     assert (replaced.meta.steps, replaced.meta.inner_lr) == (5, 3)
     assert load_config(path, ["fewshot.learning_rates.supmer=2"]).fewshot.learning_rates == {"ppt": 1, "supmer": 2}
 
