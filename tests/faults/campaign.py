@@ -233,7 +233,7 @@ def _same(left: Path, right: Path) -> bool:
 def _repeats_undisturbed(elastic: RunProcess, settings: Sequence[str]) -> bool:
     """Do a run up to the step that the elastic one has saved, and compare all that both have learnt."""
     saved = newest_checkpoint(elastic)
-    if saved is None:
+    if saved is None or elastic.exit_code != 0:
         return False
     step = saved.manifest.step
     undisturbed = RunProcess(elastic.folder.with_name("undisturbed-elastic"), [*settings, f"train.checkpoint_every={step}"])
