@@ -16,7 +16,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -154,16 +154,21 @@ def stream_rate(config: Config, store_uri: str, slots: range, num_steps: int) ->
 
 def paced_rate(config: Config, store_uri: str, slots: range, step_seconds: float) -> tuple[Rate, float]:
     """Sleep for each meta-step; also return the seconds waited for episodes."""
-    rate, waited = Rate(), 0.0
     with episode_stream(store_uri, config, 0, slots, MANY_STEPS) as stream:
         batches = iter(stream)
         next(batches)
-        for _ in range(PACED_STEPS):
-            started = time.perf_counter()
-            batch = next(batches)
-            waited += time.perf_counter() - started
-            time.sleep(step_seconds)
-            rate.add(batch, time.perf_counter() - started)
+        return consume(batches, PACED_STEPS, lambda _: time.sleep(step_seconds))
+
+
+def consume(batches: Iterator[list[Episode]], num_steps: int, step: Callable[[list[Episode]], object]) -> tuple[Rate, float]:
+    """Take the episodes of each meta-step and do it; also return the seconds waited for episodes."""
+    rate, waited = Rate(), 0.0
+    for _ in range(num_steps):
+        started = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - started
+        step(batch)
+        rate.add(batch, time.perf_counter() - started)
     return rate, waited
 
 
@@ -186,16 +191,9 @@ def learner_rate(
 ) -> tuple[Rate, float, Tensor]:
     """Meta-train from the start; also return the seconds waited for episodes and the prompt."""
     learner = Learner(config, model, initial_prompt(config.prompt, model, config.run.seed))
-    rate, waited = Rate(), 0.0
     for batch in islice(batches, WARM_UP_STEPS):
         learner.step(batch)
-    for _ in range(num_steps):
-        started = time.perf_counter()
-        batch = next(batches)
-        waited += time.perf_counter() - started
-        learner.step(batch)
-        rate.add(batch, time.perf_counter() - started)
-    return rate, waited, learner.prompt.detach()
+    return *consume(batches, num_steps, learner.step), learner.prompt.detach()
 
 
 def _parse() -> argparse.Namespace:
