@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -24,19 +25,20 @@ DRIVER_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
-OWN_CLUSTER_ENVIRONMENT = {
-    # Ray Train has a watcher ask the dashboard whether a run still has a driver. A cluster of our own has no dashboard and
-    # ends with its driver. The watcher would search for one: that delays the end of a short run by 12 seconds, or finds the
-    # dashboard of another cluster on this machine, which does not know the run, and so ends it.
-    "RAY_API_SERVER_ADDRESS": "none",
-}
+API_SERVER = "RAY_API_SERVER_ADDRESS"
+"""Where Ray Train's watchers ask the dashboard whether a run still has a driver, and its reservations an owner.
+
+Without this variable they would search for a dashboard: that delays the end of a short run by 12 seconds, or finds the one
+of another cluster on this machine, which does not know the run, and so ends it.
+"""
+
 QUIET_ENVIRONMENT = {
     # Ray's core tells the user of each pool of actors that Ray Data makes, as an error, how Ray Data makes it.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 
 
-def connect_ray(min_cpus: float = 1) -> None:
+def connect_ray(min_cpus: float = 1, *, hosts_trials: bool = False) -> None:
     """Join the cluster that this job was submitted to, else start one on this machine, bound to 127.0.0.1.
 
     A bare `ray.init()` would try to join whatever an earlier crash left in the address file; only the explicit address
@@ -46,6 +48,8 @@ def connect_ray(min_cpus: float = 1) -> None:
     Args:
         min_cpus: CPUs that the job reserves in all. Where this machine has fewer, they are shared: reservations only
             count, and a job that reserves more than there is would wait for ever.
+        hosts_trials: runs on a cluster of our own may end before it does, and leave workers and reservations behind. Ray
+            Train frees those by way of the dashboard, which other jobs do without: it costs 2 seconds of CPU and 1 GB.
     """
     for name, value in DRIVER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -61,8 +65,15 @@ def connect_ray(min_cpus: float = 1) -> None:
             _join(address, **options)
             return
         num_cpus = max(os.cpu_count() or 1, math.ceil(min_cpus))
-        with _environment(OWN_CLUSTER_ENVIRONMENT):
-            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **options)
+        port = _free_port()
+        with _environment({API_SERVER: f"http://127.0.0.1:{port}" if hosts_trials else "none"}):
+            ray.init(address="local", num_cpus=num_cpus, include_dashboard=hosts_trials, dashboard_port=port, **options)
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
 
 
 @contextmanager

@@ -38,11 +38,18 @@ def start(script: str, *arguments: str | Path, cwd: Path | None = None, **option
     return subprocess.Popen(command, cwd=cwd, env=environment, **{**pipes, **options})  # type: ignore[call-overload]
 
 
+def finish(process: subprocess.Popen[str], timeout: float = 400) -> tuple[int, str, str]:
+    """Return a started script's exit code and what it wrote; a script that runs longer is killed."""
+    with process:  # closes its pipes
+        try:
+            out, err = process.communicate(timeout=timeout)
+        finally:
+            process.kill()
+    return process.returncode, out, err
+
+
 def run(script: str, *arguments: str | Path, cwd: Path | None = None, timeout: float = 500) -> Finished:
     """Run a script in a process of its own."""
     process = start(script, *arguments, cwd=cwd)
-    try:
-        out, err = process.communicate(timeout=timeout)
-    finally:
-        process.kill()
-    return Finished(process.args, process.returncode, out, err)
+    code, out, err = finish(process, timeout)
+    return Finished(process.args, code, out, err)

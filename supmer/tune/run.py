@@ -122,7 +122,7 @@ def _prepare(config: Config) -> None:
     """Join or start Ray, and make what all trials share."""
     os.environ.update(TUNE_ENVIRONMENT)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it would tell again, at length, how trials ended
-    connect_ray(trial_needs(config)["CPU"] * (config.tune.max_concurrent or 1))
+    connect_ray(trial_needs(config)["CPU"] * (config.tune.max_concurrent or 1), hosts_trials=True)
     check_capacity(as_single_run(config))
     prepare_stores(config)
     if FEWSHOT in config.tune.objectives:

@@ -4,7 +4,8 @@
 
 Each run suffers several faults of different kinds, goes on by itself or by the same command, and must end with the very
 bytes of `prompt.safetensors` and `regularizer.safetensors`. An elastic run on machines that come and go is stopped after
-the last change, and its checkpoint must hold the same numbers to 1e-5 as that of an undisturbed run at the same step.
+the last change, and its checkpoint must hold what that of an undisturbed run at the same step holds: the prompt to 1e-5,
+the regularizer up to what Adam makes of rounding.
 Prints a table, and as its last line one JSON object.
 """
 
@@ -55,8 +56,23 @@ CONTINUING = "continuing after step"
 ENDLESS_STEPS = 1_000_000
 """An elastic run has no last step: how many are done before a machine is noticed is a matter of the computer's speed."""
 
+REGULARIZER_LR = 1e-4
+
+SHARE_OF_ROUNDING = 0.1
+"""Of the way that Adam can have gone with a weight of the regularizer, so much may be rounding's.
+
+Gradients of its first layers are as small as 1e-8. The order of a sum shows in them, and Adam's steps are as long as its
+rate all the same. The prompt, whose gradients pass through these layers, does not notice.
+"""
+
 TASKS_PER_STEP = 8
 """Of an elastic run, so that it does few steps in the seconds a machine takes: last digits grow apart with each."""
+
+ENDLESS = (
+    f"meta.steps={ENDLESS_STEPS}",
+    f"meta.tasks_per_step={TASKS_PER_STEP}",
+    f"meta.regularizer_lr={REGULARIZER_LR}",
+)
 
 CHANGES = ["machine joins", "machine lost", "machine joins", "machine preempted"]
 SECONDS_OF_NOTICE = 5
@@ -118,7 +134,7 @@ def disturbed_and_not(files: Path, folder: Path, workers: int, kinds: Sequence[s
 
 def elastic_and_not(files: Path, folder: Path, changes: Sequence[str]) -> list[Injection]:
     """Do a run on machines of which a second joins and is lost or taken away, and one of one worker to the same step."""
-    settings = tiny_overrides(files, *SETTINGS, f"meta.steps={ENDLESS_STEPS}", f"meta.tasks_per_step={TASKS_PER_STEP}")
+    settings = tiny_overrides(files, *SETTINGS, *ENDLESS)
     with Machines() as machines:
         machines.add()
         environment = {"RAY_ADDRESS": machines.address, "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"}
@@ -240,14 +256,21 @@ def _repeats_undisturbed(elastic: RunProcess, settings: Sequence[str]) -> bool:
     with attended(undisturbed):
         undisturbed.wait_until(lambda: newest_checkpoint(undisturbed) is not None, SECONDS_TO_RECOVER)
     expected = newest_checkpoint(undisturbed)
-    return expected is not None and expected.manifest.step == step and _close(saved.state, expected.state)
+    return expected is not None and expected.manifest.step == step and _close(saved.state, expected.state, step)
 
 
-def _close(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    learnt = [name for name in one if name == "prompt" or name.startswith("regularizer.")]
-    return one.keys() == other.keys() and all(
-        torch.allclose(one[name], other[name], rtol=1e-5, atol=1e-5, equal_nan=True) for name in learnt
-    )
+def _close(one: dict[str, Tensor], other: dict[str, Tensor], step: int) -> bool:
+    """Compare all that two runs of the same rates have learnt in so many steps; tell of what differs."""
+    tolerance = {name: SHARE_OF_ROUNDING * REGULARIZER_LR * step for name in one if name.startswith("regularizer.")}
+    tolerance["prompt"] = 1e-5
+    too_far = [
+        f"{name} by {(one[name] - other[name]).abs().max():.1e}"
+        for name, atol in tolerance.items()
+        if not torch.allclose(one[name], other[name], rtol=1e-5, atol=atol)
+    ]
+    if too_far:
+        say(f"differs at step {step}: {', '.join(too_far)}")
+    return one.keys() == other.keys() and not too_far
 
 
 def _parse() -> argparse.Namespace:

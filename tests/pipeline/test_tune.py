@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 from omegaconf import OmegaConf
-from scripts import call
+from scripts import call, finish
 from scripts import start as start_script
 from tiny_run import tiny_overrides
 
@@ -42,14 +42,6 @@ def write_sweep(files: Path, folder: Path, tune: dict[str, Any], *overrides: str
 
 def start(script: str, config: Path, *overrides: str) -> subprocess.Popen[str]:
     return start_script(script, "--config", config, *overrides, cwd=config.parent)
-
-
-def finish(process: subprocess.Popen[str], timeout: float = 400) -> tuple[int, str, str]:
-    try:
-        out, err = process.communicate(timeout=timeout)
-    finally:
-        process.kill()
-    return process.returncode, out, err
 
 
 def trials(folder: Path) -> dict[str, dict[str, Any]]:
