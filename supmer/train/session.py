@@ -55,6 +55,8 @@ class RaySession:
             return wish
         self._nodes_to_go.update(info.preempted_node_ids)
         self.warn(f"the nodes of ranks {info.preempted_ranks} will be taken away; saving")
+        if self._metrics is not None:
+            self._post.flush()  # this worker may be on one of them
         return max(wish, Wish.SAVE)
 
     def report(self, metrics: dict[str, float], state: dict[str, Tensor] | None) -> None:
