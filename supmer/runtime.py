@@ -29,13 +29,12 @@ API_SERVER = "RAY_API_SERVER_ADDRESS"
 """Where Ray Train's watchers ask the dashboard whether a run still has a driver, and its reservations an owner.
 
 Without this variable they would search for a dashboard: that delays the end of a short run by 12 seconds, or finds the one
-of another cluster on this machine, which does not know the run, and so ends it.
+of another cluster on this machine, which does not know the run, and so ends it. The user's own value is where jobs are
+submitted to, another cluster too.
 """
 
-QUIET_ENVIRONMENT = {
-    # Ray's core tells the user of each pool of actors that Ray Data makes, as an error, how Ray Data makes it.
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
-}
+LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
+"""Ray's core tells the user of each pool of actors that Ray Data makes, as an error, how Ray Data makes it."""
 
 
 def connect_ray(min_cpus: float = 1, *, hosts_trials: bool = False) -> None:
@@ -60,12 +59,12 @@ def connect_ray(min_cpus: float = 1, *, hosts_trials: bool = False) -> None:
     verbose = logging.getLogger().isEnabledFor(logging.DEBUG)
     options = {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.WARNING}
     address = os.environ.get("RAY_ADDRESS")
-    with _environment({} if verbose else QUIET_ENVIRONMENT):
+    with _environment({} if verbose else {LOG_LEVEL: os.environ.get(LOG_LEVEL, "fatal")}):
         if address:
             _join(address, **options)
             return
         num_cpus = max(os.cpu_count() or 1, math.ceil(min_cpus))
-        port = _free_port()
+        port = _free_port() if hosts_trials else None
         with _environment({API_SERVER: f"http://127.0.0.1:{port}" if hosts_trials else "none"}):
             ray.init(address="local", num_cpus=num_cpus, include_dashboard=hosts_trials, dashboard_port=port, **options)
 
@@ -78,14 +77,15 @@ def _free_port() -> int:
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables that are not set yet, for what is started in the block to inherit."""
-    new = values.keys() - os.environ.keys()
-    os.environ.update({name: values[name] for name in new})
+    """Set variables for what is started in the block to inherit."""
+    before = {name: os.environ[name] for name in values if name in os.environ}
+    os.environ.update(values)
     try:
         yield
     finally:
-        for name in new:
+        for name in values:
             del os.environ[name]
+        os.environ.update(before)
 
 
 def _join(address: str, **options: Any) -> None:

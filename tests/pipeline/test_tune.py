@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from omegaconf import OmegaConf
 from scripts import call, finish
 from scripts import start as start_script
 from tiny_run import tiny_overrides
+from waiting import wait_until
 
 LOSS = "validation_query_loss"
 RAY_AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
@@ -50,13 +49,6 @@ def trials(folder: Path) -> dict[str, dict[str, Any]]:
     return {record["trial"]: record for record in map(json.loads, lines)}
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 600) -> None:
-    give_up = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < give_up, "waited in vain"
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize(
     ("space", "message"),
     [
@@ -83,7 +75,7 @@ def test_sweep_survives_kill_and_its_best_repeats(tiny_files: Path, tmp_path: Pa
     space = {"meta.inner_lr": {"loguniform": [0.01, 1]}, "regularizer.hidden_layers": {"choice": [0, 1]}}
     config = write_sweep(tiny_files, tmp_path, {"num_trials": 3, "grace_steps": 3, "stall_seconds": 100, "space": space})
     killed = start("tune.py", config)
-    wait_until(lambda: sum(record["status"] in ("complete", "stopped") for record in trials(tmp_path).values()) >= 1)
+    wait_until(lambda: sum(record["status"] in ("complete", "stopped") for record in trials(tmp_path).values()) >= 1, 600)
     children = psutil.Process(killed.pid).children(recursive=True)
     killed.kill()
     finish(killed)
@@ -144,7 +136,9 @@ def test_trials_that_diverge_crash_or_hang_are_told_apart_and_the_others_go_on(t
     sweep = start("tune.py", config)
     try:
         for case, number in (("crashing", signal.SIGKILL), ("hanging", signal.SIGSTOP)):
-            wait_until(lambda case=case: case in running_case(tmp_path) and has_begun(runs / running_case(tmp_path)[case]))
+            wait_until(
+                lambda case=case: case in running_case(tmp_path) and has_begun(runs / running_case(tmp_path)[case]), 600
+            )
             for worker in training_workers(sweep):
                 worker.send_signal(number)
         workers = training_workers(sweep)

@@ -7,7 +7,7 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import psutil
 import pytest
 import ray
 from made_up_tasks import made_up_vocabulary, synthetic_store, write_store
+from waiting import wait_until
 
 from supmer.config import Config
 from supmer.corpus.store import TaskStore
@@ -73,13 +74,6 @@ def builders() -> list[psutil.Process]:
     """The actors that build episodes: Ray names a process after what it runs."""
     workers = [p for p in psutil.Process().children(recursive=True) if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     return [process for process in workers if "EpisodeBuilder" in " ".join(process.cmdline())]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 100
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def rests(process: psutil.Process) -> bool:
