@@ -83,6 +83,8 @@ def _run(config: Config, directory: RunDirectory, observer: Observer | None, che
     if made_from is not None:
         logger.info("run %s is already complete and re-used: %s", config.run.name, directory.uri)
         logger.info("store %s re-used", store_path(config.corpus, made_from.store_fingerprint))
+        if not storage.exists(directory.report):  # its driver was killed in between
+            write_report(directory)
         return RunResult(directory, True, 0)
     connect_ray(config.train.max_workers * worker_and_builder_cpus(config.train))
     check_capacity(config)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -48,8 +49,13 @@ BLOCKS_AHEAD = 4
 
 BYTES_PER_STEP, BYTES_PER_TOKEN = 8, 4
 
+READER_THREADS = "iter_threaded"
+"""Ray Data's name for the threads that read batches ahead of the consumer."""
+
 WARN_AFTER_SECONDS = 60.0
 CLOSE_TIMEOUT_SECONDS = 30.0
+READERS_TIMEOUT_SECONDS = 10.0
+"""They look every 0.1 s. Two streams that are opened in one process at once may take each other's for their own."""
 
 
 class EpisodeStream:
@@ -164,6 +170,7 @@ class _Segment:
         self.steps = steps
         self._tables = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))
         self._first: Future[pa.Table | None] = Future()
+        self._readers: set[threading.Thread] = set()
         # A daemon, so that a cluster without room for the builders cannot keep the process from ending.
         threading.Thread(target=self._fetch_first, name="first-episodes", daemon=True).start()
 
@@ -181,17 +188,26 @@ class _Segment:
             raise UserError(str(mistake)) from error
 
     def close(self) -> None:
-        """Stop the execution."""
+        """Stop the execution, and wait for the threads that read ahead.
+
+        Ray Data asks them to end and goes on. One that still holds an object when Ray is shut down ends this process.
+        """
         try:
             self._first.exception(timeout=CLOSE_TIMEOUT_SECONDS)
         except FutureTimeoutError:
             logger.warning("episode builders had not started when the stream was closed; Ray ends them with this process")
             return
         self._tables.close()
+        give_up = time.monotonic() + READERS_TIMEOUT_SECONDS
+        for reader in self._readers:
+            reader.join(max(0.0, give_up - time.monotonic()))
 
     def _fetch_first(self) -> None:
+        others = _readers()
         try:
-            self._first.set_result(next(self._tables, None))
+            first = next(self._tables, None)
+            self._readers = _readers() - others
+            self._first.set_result(first)
         except BaseException as error:
             self._first.set_exception(error)
 
@@ -209,6 +225,10 @@ def _expect(episode: Episode | None, step: int, slot: int) -> Episode:
         found = "nothing" if episode is None else f"step {episode.step}, slot {episode.slot}"
         raise RuntimeError(f"episode stream out of order: expected step {step}, slot {slot}, received {found}")
     return episode
+
+
+def _readers() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == READER_THREADS}
 
 
 def _bytes_ahead(config: Config) -> int:

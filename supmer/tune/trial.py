@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import queue
 import threading
 import time
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import yaml
 from ray.tune import PlacementGroupFactory, Trainable
 
-from supmer import storage
 from supmer.cli import validate
 from supmer.config import Config
 from supmer.errors import DivergedError, UserError
@@ -22,8 +20,9 @@ from supmer.pretrain.warmup import resolve_backbone
 from supmer.train.mailbox import Event, Progress
 from supmer.train.run import run
 from supmer.train.run_dir import RunDirectory
-from supmer.tune.objectives import FEWSHOT, QUERY_LOSS, Values, as_cost, is_finite
+from supmer.tune.objectives import FEWSHOT, Values, as_cost, is_finite
 from supmer.tune.records import Rung
+from supmer.tune.rungs import Rungs
 from supmer.tune.schedule import COST, STEP, WORST
 
 logger = logging.getLogger(__name__)
@@ -36,8 +35,6 @@ SECONDS_TO_START = 600
 
 NEXT_TO_NOTHING = {"memory": 1.0}
 """Reserved by a trial's process that only waits for its workers: Ray Tune wants something."""
-
-RUNGS_FILE = "rungs.jsonl"
 
 
 class TrialFailedError(Exception):
@@ -98,8 +95,6 @@ class SupmerTrial(Trainable):  # type: ignore[misc]
 class FollowedRun:
     """A meta-training run in a thread, and the rungs that it reaches.
 
-    Rungs that an earlier attempt reached are kept in `rungs.jsonl` of the run directory and come first.
-
     Args:
         config: the run's configuration.
         stall_seconds: a run that gives no sign of life for so long counts as hanging.
@@ -111,11 +106,7 @@ class FollowedRun:
         self._directory = RunDirectory(config.run_dir)
         self._stall_seconds = stall_seconds
         self._with_fewshot = with_fewshot
-        self._losses: dict[int, Values] = {}
-        self._found: queue.Queue[Rung] = queue.Queue()
-        self._known = _read_rungs(self._directory)
-        for rung in self._known:
-            self._found.put(rung)
+        self._rungs = Rungs(config)
         self._stop = threading.Event()
         self._error: Exception | None = None
         self._hangs = False
@@ -125,14 +116,10 @@ class FollowedRun:
         self._thread.start()
 
     def see(self, event: Event) -> None:
-        """Take an event of the run; the losses of all kinds at one meta-step make a rung."""
+        """Take an event of the run."""
         self._is_alive, self._alive_at = True, time.monotonic()
-        if not isinstance(event, Progress) or event.row.split != "validation" or event.row.step == 0:
-            return
-        losses = self._losses.setdefault(event.row.step, {})
-        losses[event.row.kind] = event.row.query_loss
-        if len(losses) == len(self._config.tasks.kinds) and all(rung.step != event.row.step for rung in self._known):
-            self._found.put(Rung(step=event.row.step, values=_finite(_named(losses))))
+        if isinstance(event, Progress) and event.row.split == "validation":
+            self._rungs.add(event.row.step, event.row.kind, event.row.query_loss)
 
     def stop_requested(self) -> bool:
         return self._stop.is_set()
@@ -146,12 +133,10 @@ class FollowedRun:
             Exception: whatever else ended it.
         """
         while True:
-            try:
-                rung = self._found.get(timeout=0.2)
-            except queue.Empty:
-                self._check()
-                continue
-            return rung if rung in self._known else self._completed(rung)
+            rung = self._rungs.next(timeout=0.2)
+            if rung is not None:
+                return rung if self._rungs.was_reported(rung) else self._completed(rung)
+            self._check()
 
     def join_until_end(self) -> None:
         """Wait until the run has written its results; raises as `next_rung` does."""
@@ -174,7 +159,7 @@ class FollowedRun:
 
     def _check(self) -> None:
         self._check_stall()
-        if not self._thread.is_alive() and self._found.empty():
+        if not self._thread.is_alive() and self._rungs.none_waits():
             self._raise_error()
             raise TrialFailedError("the run ended before its last meta-step")
 
@@ -197,23 +182,5 @@ class FollowedRun:
             score = dev_score(resolve_backbone(self._config), state_at(self._directory, rung.step))
             rung = Rung(step=rung.step, values={**rung.values, FEWSHOT: score})
             self._alive_at = time.monotonic()
-        self._known.append(rung)
-        lines = "".join(known.model_dump_json() + "\n" for known in self._known)
-        storage.write_bytes(storage.join(self._directory.uri, RUNGS_FILE), lines.encode())
+        self._rungs.keep(rung)
         return rung
-
-
-def _read_rungs(directory: RunDirectory) -> list[Rung]:
-    uri = storage.join(directory.uri, RUNGS_FILE)
-    if not storage.exists(uri):
-        return []
-    return [Rung.model_validate_json(line) for line in storage.read_bytes(uri).splitlines()]
-
-
-def _named(losses: Values) -> Values:
-    mean = sum(losses.values()) / len(losses)
-    return {QUERY_LOSS: mean, **{f"{QUERY_LOSS}_{kind}": loss for kind, loss in losses.items()}}
-
-
-def _finite(values: Values) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}

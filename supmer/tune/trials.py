@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from supmer import storage
 from supmer.config import Config
 from supmer.config.tune import TuneConfig
+from supmer.tune.objectives import FEWSHOT
 from supmer.tune.settings import with_settings
 
 TRIALS = "trials"
@@ -22,11 +24,14 @@ def directory_of(config: Config, trial: str) -> str:
 def trial_config(config: Config, trial: str, settings: Mapping[str, Any]) -> Config:
     """Return the configuration of a trial: the sweep's, its settings, and a run directory of its own.
 
+    All checkpoints stay where rungs are scored on few-shot tasks, as training goes on meanwhile.
+
     Raises:
         UserError: the settings do not go together.
     """
     run = {"run.dir": storage.join(config.run_dir, TRIALS), "run.name": trial, "run.on_conflict": "refuse"}
-    return with_settings(as_single_run(config), {**run, **settings})
+    found = with_settings(as_single_run(config), {**run, **settings})
+    return _keep_all_checkpoints(found) if FEWSHOT in config.tune.objectives else found
 
 
 def best_config(config: Config, settings: Mapping[str, Any]) -> Config:
@@ -50,3 +55,9 @@ def as_single_run(config: Config) -> Config:
     threads = train.threads_per_worker or max(1, int(train.cpus_per_worker))
     fixed = train.model_copy(update={"threads_per_worker": threads})
     return config.model_copy(update={"tune": TuneConfig(), "train": fixed})
+
+
+def _keep_all_checkpoints(config: Config) -> Config:
+    num_checkpoints = math.ceil(config.meta.steps / config.train.checkpoint_every)
+    keep = max(config.train.keep_checkpoints, num_checkpoints)
+    return config.model_copy(update={"train": config.train.model_copy(update={"keep_checkpoints": keep})})

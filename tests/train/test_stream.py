@@ -142,6 +142,9 @@ def test_builders_rest_while_nobody_takes_episodes(cluster: None, uri: str) -> N
         (builder,) = builders()
         wait_until(lambda: rests(builder))
         assert rests(builder)
+        assert stream._readers() != set()
+    # Ray ends a process, with exit code 1 and without a word, in which one of them asks for an object after its shutdown.
+    assert stream._readers() == set()
     wait_until(lambda: builders() == [])
 
 

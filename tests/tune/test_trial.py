@@ -1,0 +1,110 @@
+"""A trial that goes on where an earlier attempt was killed, between writing its results and reporting them."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_run import tiny_config
+
+from supmer import storage
+from supmer.config import Config, TaskKind
+from supmer.train import checkpoint
+from supmer.train.job import Origin
+from supmer.train.metrics import MetricsLog, MetricsRow
+from supmer.train.run_dir import RunDirectory, claim
+from supmer.tune.objectives import FEWSHOT, QUERY_LOSS
+from supmer.tune.records import Rung
+from supmer.tune.rungs import Rungs
+from supmer.tune.trial import FollowedRun, TrialFailedError
+from supmer.tune.trials import trial_config
+
+NUM_STEPS, EVERY = 9, 3
+KINDS: tuple[TaskKind, ...] = ("nss", "scc")
+
+
+def loss(step: int, kind: TaskKind) -> float:
+    return 10 - step / 7 + KINDS.index(kind) / 3
+
+
+def rung_at(step: int) -> Rung:
+    first, second = (loss(step, kind) for kind in KINDS)
+    names = {QUERY_LOSS: (first + second) / 2, f"{QUERY_LOSS}_nss": first, f"{QUERY_LOSS}_scc": second}
+    return Rung(step=step, values=names)
+
+
+def row(step: int, kind: TaskKind, query_loss: float) -> MetricsRow:
+    return MetricsRow(step, "validation", query_loss, 0.0, 0.0, 0.0, 0.0, kind, 1, 1.0, 0.0)
+
+
+def write_complete_run(config: Config) -> RunDirectory:
+    """Leave what a run of random numbers leaves: validations, its last checkpoint, its prompt."""
+    config, directory = claim(config)
+    log = MetricsLog(directory.metrics, 0)
+    for step in range(0, NUM_STEPS + 1, EVERY):
+        for kind in KINDS:
+            log.append(row(step, kind, loss(step, kind)))
+    log.close()
+    folder = storage.join(directory.checkpoints, checkpoint.new_name([], NUM_STEPS))
+    origin = Origin(config_hash="", backbone={}, store_fingerprint="")
+    checkpoint.write(folder, checkpoint.serialize({}), NUM_STEPS, origin, "0")
+    storage.write_bytes(directory.prompt, checkpoint.serialize({}))
+    return directory
+
+
+@pytest.fixture
+def config(tiny_files: Path, tmp_path: Path) -> Config:
+    settings = (f"meta.steps={NUM_STEPS}", f"train.validate_every={EVERY}", f"tasks.kinds=[{','.join(KINDS)}]")
+    return tiny_config(tiny_files, f"run.dir={tmp_path}", "run.name=t000", *settings)
+
+
+def follow(config: Config) -> FollowedRun:
+    return FollowedRun(config, 60, with_fewshot=False)
+
+
+@pytest.mark.parametrize("num_reported", [0, 1, 3])
+def test_rungs_of_a_run_that_was_killed_before_they_were_reported_come_first(config: Config, num_reported: int) -> None:
+    directory = write_complete_run(config)
+    earlier = follow(config)
+    assert [earlier.next_rung() for _ in range(num_reported)] == [rung_at(step) for step in (3, 6, 9)[:num_reported]]
+    earlier.end()
+    later = follow(config)
+    assert [later.next_rung() for _ in range(3)] == [rung_at(step) for step in (3, 6, 9)]
+    later.join_until_end()
+    assert Path(directory.report).exists()  # which the driver had not written either
+    with pytest.raises(TrialFailedError, match="ended before"):
+        later.next_rung()
+
+
+def test_validations_later_than_the_newest_checkpoint_are_left_to_be_done_again(config: Config) -> None:
+    directory = write_complete_run(config)
+    assert Rungs(config).next() == rung_at(3)
+    shutil.rmtree(directory.checkpoints)
+    assert Rungs(config).next() is None
+
+
+def test_a_validation_that_is_repeated_after_a_failure_is_no_second_rung(config: Config) -> None:
+    rungs = Rungs(config)
+    for step in (0, 3, 6, 3, 6, 9):
+        for kind in KINDS:
+            rungs.add(step, kind, loss(step, kind))
+    assert [rungs.next() for _ in range(4)] == [rung_at(3), rung_at(6), rung_at(9), None]
+
+
+def test_values_that_are_not_finite_are_none_however_they_come(config: Config) -> None:
+    write_complete_run(config)
+    log = MetricsLog(RunDirectory(config.run_dir).metrics, 0)
+    for kind, value in zip(KINDS, (math.nan, 1.0), strict=True):
+        log.append(row(3, kind, value))
+    log.close()
+    values = {QUERY_LOSS: None, f"{QUERY_LOSS}_nss": None, f"{QUERY_LOSS}_scc": 1.0}
+    assert Rungs(config).next() == Rung(step=3, values=values)
+
+
+@pytest.mark.parametrize(("objective", "kept"), [(FEWSHOT, 4), (QUERY_LOSS, 2)])
+def test_no_rung_loses_its_checkpoint_before_it_is_scored(config: Config, objective: str, kept: int) -> None:
+    sweep = config.model_copy(update={"tune": config.tune.model_copy(update={"objectives": [objective]})})
+    trial = trial_config(sweep, "t000", {"meta.steps": 10, "train.checkpoint_every": 3})
+    assert trial.train.keep_checkpoints == kept
