@@ -11,7 +11,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from supmer.config import ClustersConfig, TasksConfig
-from supmer.corpus.embedding import Embeddings
+from supmer.corpus.unit import Embeddings
 
 ASSIGNMENT_ROWS = 4096
 """Rows whose distances to all centroids are held at once."""

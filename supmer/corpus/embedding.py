@@ -16,10 +16,8 @@ from transformers.utils import cached_file
 
 from supmer.backbone.load import load_backbone
 from supmer.config import BackboneConfig, ClustersConfig
-from supmer.corpus.unit import TokenIds
+from supmer.corpus.unit import Embeddings, TokenIds
 from supmer.errors import UserError
-
-Embeddings = npt.NDArray[np.float32]
 
 MAX_SENTENCE_TOKENS = 256
 """Tokens of a unit that a sentence encoder sees at most."""

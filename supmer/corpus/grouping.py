@@ -12,8 +12,8 @@ import ray
 
 from supmer.config import ClustersConfig, Config
 from supmer.corpus.clustering import Fit, Merged, assign, distances, fit_kmeans, sample_counts
-from supmer.corpus.embedding import Embeddings, Encoder
 from supmer.corpus.stages import embedder_pool, embedder_resources, embedder_threads, on_data_nodes
+from supmer.corpus.unit import Embeddings
 from supmer.corpus.workspace import Part, Workspace, write_table
 
 PARTS_PER_RUN = 8
@@ -55,8 +55,8 @@ def backbone_centroids(parts: Sequence[Part], fit: Fit, merged: Merged, config: 
     What K-means saw were embeddings of another model; `scc` needs centroids that are embeddings of the backbone. A cluster
     that the sample missed gets the mean of the whole sample.
     """
-    num_actors, resources = embedder_resources(config.corpus.embedders)
     shares = _shares(parts, config.clusters, config.corpus.seed)
+    num_actors, resources = embedder_resources(config.corpus.embedders, len(shares))
     rows = [{"part": part, "size": size, "seed": seed} for part, size, seed in shares]
     pieces = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         SumPart,
@@ -80,6 +80,8 @@ class SumPart:
 
     def __init__(self, config: Config, store_uri: str, centroids: Embeddings, num_threads: int) -> None:
         import torch
+
+        from supmer.corpus.embedding import Encoder
 
         torch.set_num_threads(num_threads)
         self.workspace = Workspace(store_uri)

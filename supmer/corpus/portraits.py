@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
 from supmer.corpus.manifest import SPLITS, Manifest
 
@@ -72,6 +70,9 @@ def draw_clusters(manifest: Manifest, centroids: npt.NDArray[np.float32]) -> byt
 
     `centroids` is [K, d]. The largest clusters are named by their most typical words.
     """
+    from matplotlib import rc_context  # here: the processes that write a store need the rest of this module only
+    from matplotlib.figure import Figure
+
     sizes = np.array([[manifest.size(split, cluster) for split in SPLITS] for cluster in range(manifest.num_clusters)])
     figure = Figure(figsize=(14, 6), layout="constrained")
     bars, plane = figure.subplots(1, 2, width_ratios=(2, 3))

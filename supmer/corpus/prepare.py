@@ -113,13 +113,13 @@ def embed_corpus(config: Config, store_uri: str) -> list[Part]:
     Raises:
         UserError: the corpus or the backbone cannot be used, or the corpus is too small for the settings.
     """
-    load_tokenizer(config.backbone)  # a mistake in the settings must not first show up in a worker
-    load_model_config(config.backbone)
+    tokenizer = load_tokenizer(config.backbone)
+    load_model_config(config.backbone)  # a mistake in the settings must not first show up in a worker
     storage.check_writable("corpus.store_dir", config.corpus.store_dir)
     connect_ray()
     logger.info("preparing store %s", store_uri)
     with _timed("read and cut"):
-        cut = cut_parts(config, store_uri)
+        cut = cut_parts(tokenizer, config, store_uri)
     with _timed("found duplicates"):
         num_ranges = find_duplicates(cut, config, store_uri)
     with _timed("linked and embedded"):

@@ -1,7 +1,8 @@
 """From text to embedded units, as Ray computations over parts of the corpus.
 
 What a stage makes of a part is a file of the workspace; only names and counts pass through Ray, so memory does not grow
-with the corpus, and the outcome does not depend on which process made what.
+with the corpus, and the outcome does not depend on which process made what. torch is imported where units are embedded only:
+for a small corpus its import takes longer than the work of a process.
 """
 
 from __future__ import annotations
@@ -11,29 +12,30 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
-import torch
 from ray.data import ActorPoolStrategy, Dataset
-from transformers import PreTrainedTokenizerBase
 
-from supmer.backbone.load import load_tokenizer
-from supmer.config import BackboneConfig, Config
+from supmer.config import Config
 from supmer.corpus.contamination import ExcludedText, read_excluded
 from supmer.corpus.cutting import cut_documents, link_units
 from supmer.corpus.duplicates import REPEATED_SCHEMA, Repeated, find_repeated, hash_part, key_ranges
-from supmer.corpus.embedding import Encoder, SentenceEncoder
 from supmer.corpus.reading import quieten_ray_data, read_parts
 from supmer.corpus.workspace import Part, Workspace
 from supmer.placement import max_cpus, max_gpus, role_resources
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from supmer.corpus.embedding import Encoder, SentenceEncoder
 
 PIECES = "pieces"
 """Count of a part's units as they are cut, kept with the part and told no further."""
 
 
-def cut_parts(config: Config, store_uri: str) -> list[Part]:
+def cut_parts(tokenizer: PreTrainedTokenizerBase, config: Config, store_uri: str) -> list[Part]:
     """Read the whole corpus and cut it into units, unless an earlier attempt did; return its parts in order."""
     workspace = Workspace(store_uri)
     finished = workspace.finished_parts()
@@ -41,7 +43,9 @@ def cut_parts(config: Config, store_uri: str) -> list[Part]:
         return finished
     if not workspace.has_excluded():
         workspace.write_excluded(read_excluded(config.corpus).to_table())
-    cut = read_parts(config).map(CutPart(config, store_uri), num_cpus=1, resources=role_resources("data"))
+    cut = read_parts(config).map(
+        CutPart(ray.put(tokenizer), config, store_uri), num_cpus=1, resources=role_resources("data")
+    )
     parts = _sorted_parts(cut)
     workspace.write_parts(parts)
     return parts
@@ -61,7 +65,7 @@ def find_duplicates(parts: Sequence[Part], config: Config, store_uri: str) -> in
 def embed_parts(parts: Sequence[Part], num_ranges: int, config: Config, store_uri: str) -> list[Part]:
     """Drop what `find_duplicates` named, link the other units to their neighbours and embed them."""
     quieten_ray_data()
-    num_actors, resources = embedder_resources(config.corpus.embedders)
+    num_actors, resources = embedder_resources(config.corpus.embedders, len(parts))
     rows = [{"part": part.name, "number": number} for number, part in enumerate(parts)]
     embedded = (
         ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -79,19 +83,18 @@ def embed_parts(parts: Sequence[Part], num_ranges: int, config: Config, store_ur
 class CutPart:
     """Cut the documents of a part into units and write them, unless an earlier attempt did."""
 
-    def __init__(self, config: Config, store_uri: str) -> None:
-        self.config = config
+    def __init__(self, tokenizer: ray.ObjectRef[PreTrainedTokenizerBase], config: Config, store_uri: str) -> None:
+        self.tokenizer = tokenizer
+        self.corpus = config.corpus
         self.store_uri = store_uri
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         start = time.perf_counter()
-        workspace, corpus = Workspace(self.store_uri), self.config.corpus
+        workspace, corpus = Workspace(self.store_uri), self.corpus
         counts = workspace.finished_pieces(row["part"])
         if counts is None:
             documents = list(zip(row["documents"], row["texts"], strict=True))
-            pieces, counts = cut_documents(
-                documents, corpus, _tokenizer(self.config.backbone), _excluded_text(self.store_uri)
-            )
+            pieces, counts = cut_documents(documents, corpus, _tokenizer(self.tokenizer), _excluded_text(self.store_uri))
             counts.update(json.loads(row["skipped"]))
             counts[PIECES] = len(pieces)
             workspace.write_pieces(row["part"], pieces, hash_part(pieces, corpus.deduplicate), counts)
@@ -123,6 +126,10 @@ class EmbedPart:
     """Embed the units of a part and write the embeddings, unless an earlier attempt did; one encoder per actor."""
 
     def __init__(self, config: Config, store_uri: str, num_threads: int) -> None:
+        import torch
+
+        from supmer.corpus.embedding import Encoder, SentenceEncoder
+
         torch.set_num_threads(num_threads)
         self.workspace = Workspace(store_uri)
         max_tokens = config.corpus.embed_batch_tokens
@@ -171,8 +178,9 @@ def _excluded_text(store_uri: str) -> ExcludedText:
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(config: BackboneConfig) -> PreTrainedTokenizerBase:
-    return load_tokenizer(config)
+def _tokenizer(reference: ray.ObjectRef[PreTrainedTokenizerBase]) -> PreTrainedTokenizerBase:
+    """Fetch the tokenizer that the driver has loaded, which takes less than to find and load it as one of any model."""
+    return ray.get(reference)
 
 
 def on_data_nodes(function: Callable[..., Any]) -> Any:
@@ -190,12 +198,16 @@ def embedder_threads(num_actors: int) -> int:
     return max(1, _num_cpus() // num_actors)
 
 
-def embedder_resources(num_embedders: int | None) -> tuple[int, dict[str, Any]]:
-    """Return the number of actors and what each reserves: half a CPU, so that reading and cutting are never shut out."""
+def embedder_resources(num_embedders: int | None, num_parts: int) -> tuple[int, dict[str, Any]]:
+    """Return the number of actors, at most one a part, and what each reserves.
+
+    Half a CPU, so that reading and cutting are never shut out.
+    """
     num_gpus = int(max_gpus())
+    num_actors = min(num_embedders or num_gpus or _num_cpus(), num_parts)
     if num_gpus:
-        return num_embedders or num_gpus, {"num_cpus": 0.5, "num_gpus": 1, "resources": role_resources("trainer")}
-    return num_embedders or _num_cpus(), {"num_cpus": 0.5, "resources": role_resources("data")}
+        return num_actors, {"num_cpus": 0.5, "num_gpus": 1, "resources": role_resources("trainer")}
+    return num_actors, {"num_cpus": 0.5, "resources": role_resources("data")}
 
 
 def _num_cpus() -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 TokenIds = npt.NDArray[np.int32]
+Embeddings = npt.NDArray[np.float32]
 
 
 class UnitKey(NamedTuple):

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from supmer import storage
-from supmer.corpus.embedding import Embeddings
+from supmer.corpus.unit import Embeddings
 
 WORK = "work"
 COUNTS_KEY = b"supmer.counts"
