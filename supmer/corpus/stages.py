@@ -1,8 +1,8 @@
 """From text to embedded units, as Ray computations over parts of the corpus.
 
-What a stage makes of a part is a file of the workspace; only names and counts pass through Ray, so memory does not grow
-with the corpus, and the outcome does not depend on which process made what. torch is imported where units are embedded only:
-for a small corpus its import takes longer than the work of a process.
+What a stage makes of a part is a file of the workspace; only names, counts and a tokenizer pass through Ray, so memory does
+not grow with the corpus, and the outcome does not depend on which process made what. torch is imported where units are
+embedded only: for a small corpus its import takes longer than the work of a process.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 
 from torch import Tensor
@@ -13,6 +15,8 @@ from supmer.fewshot.run import prepare_tasks
 from supmer.fewshot.starting_points import StartingPoints
 from supmer.train import checkpoint
 from supmer.train.run_dir import RunDirectory
+
+logger = logging.getLogger(__name__)
 
 SECONDS_TO_CHECKPOINT = 60
 REGULARIZER = "regularizer."
@@ -46,12 +50,10 @@ def state_at(directory: RunDirectory, step: int) -> dict[str, Tensor]:
     """
     give_up = time.monotonic() + SECONDS_TO_CHECKPOINT
     while time.monotonic() < give_up:
-        for name in checkpoint.newest_first(directory.checkpoints):
-            try:
-                found = checkpoint.read(storage.join(directory.checkpoints, name))
-            except (checkpoint.DamagedCheckpointError, OSError):
-                continue  # being written, or deleted meanwhile
-            if found.manifest.step == step:
+        with contextlib.suppress(checkpoint.DamagedCheckpointError, OSError):  # being written, or deleted meanwhile
+            name = checkpoint.find_newest(directory.checkpoints, logger.debug, max_step=step)
+            found = checkpoint.read(storage.join(directory.checkpoints, name)) if name else None
+            if found and found.manifest.step == step:
                 return found.state
         time.sleep(0.2)
     raise TimeoutError(f"no checkpoint of meta-step {step} in {directory.checkpoints}")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from supmer import storage
 from supmer.errors import UserError
@@ -26,6 +26,11 @@ class Rung(BaseModel):
 
     step: int
     values: dict[str, float | None]
+
+    @field_validator("values")
+    @classmethod
+    def _finite_or_none(cls, values: dict[str, float | None]) -> dict[str, float | None]:
+        return {name: None if value is None or not math.isfinite(value) else value for name, value in values.items()}
 
 
 class TrialRecord(BaseModel):
@@ -75,8 +80,7 @@ class TrialRecord(BaseModel):
     def add_rung(self, step: int, values: dict[str, float]) -> None:
         """Take a report; one of a step that is known already replaces it."""
         kept = [rung for rung in self.rungs if rung.step != step]
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self.rungs = sorted([*kept, Rung(step=step, values=finite)], key=lambda rung: rung.step)
+        self.rungs = sorted([*kept, Rung(step=step, values=dict(values))], key=lambda rung: rung.step)
 
 
 class Ledger:

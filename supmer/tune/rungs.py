@@ -41,12 +41,12 @@ class Rungs:
         losses[kind] = query_loss
         if step > 0 and step not in self._steps and len(losses) == self._num_kinds:
             self._steps.add(step)
-            self._waiting.put(Rung(step=step, values=_finite(_named(losses))))
+            self._waiting.put(Rung(step=step, values=_named(losses)))
 
     def next(self, timeout: float = 0) -> Rung | None:
         """Return the next rung, None if there is none within `timeout` seconds."""
         try:
-            return self._waiting.get(timeout=timeout) if timeout else self._waiting.get_nowait()
+            return self._waiting.get(timeout=timeout)
         except queue.Empty:
             return None
 
@@ -80,10 +80,6 @@ def _recorded(directory: RunDirectory) -> list[tuple[int, str, float]]:
     return [(row["step"], row["kind"], math.nan if row["query_loss"] is None else row["query_loss"]) for row in rows]
 
 
-def _named(losses: Values) -> Values:
+def _named(losses: Values) -> dict[str, float | None]:
     mean = sum(losses.values()) / len(losses)
     return {QUERY_LOSS: mean, **{f"{QUERY_LOSS}_{kind}": loss for kind, loss in losses.items()}}
-
-
-def _finite(values: Values) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_run import tiny_config
 
 from supmer import storage
@@ -15,6 +16,7 @@ from supmer.train import checkpoint
 from supmer.train.job import Origin
 from supmer.train.metrics import MetricsLog, MetricsRow
 from supmer.train.run_dir import RunDirectory, claim
+from supmer.tune.fewshot_score import state_at
 from supmer.tune.objectives import FEWSHOT, QUERY_LOSS
 from supmer.tune.records import Rung
 from supmer.tune.rungs import Rungs
@@ -39,6 +41,12 @@ def row(step: int, kind: TaskKind, query_loss: float) -> MetricsRow:
     return MetricsRow(step, "validation", query_loss, 0.0, 0.0, 0.0, 0.0, kind, 1, 1.0, 0.0)
 
 
+def write_checkpoint(directory: RunDirectory, step: int) -> None:
+    folder = storage.join(directory.checkpoints, checkpoint.new_name([], step))
+    origin = Origin(config_hash="", backbone={}, store_fingerprint="")
+    checkpoint.write(folder, checkpoint.serialize({"step": torch.tensor(step)}), step, origin, "0")
+
+
 def write_complete_run(config: Config) -> RunDirectory:
     """Leave what a run of random numbers leaves: validations, its last checkpoint, its prompt."""
     config, directory = claim(config)
@@ -47,9 +55,7 @@ def write_complete_run(config: Config) -> RunDirectory:
         for kind in KINDS:
             log.append(row(step, kind, loss(step, kind)))
     log.close()
-    folder = storage.join(directory.checkpoints, checkpoint.new_name([], NUM_STEPS))
-    origin = Origin(config_hash="", backbone={}, store_fingerprint="")
-    checkpoint.write(folder, checkpoint.serialize({}), NUM_STEPS, origin, "0")
+    write_checkpoint(directory, NUM_STEPS)
     storage.write_bytes(directory.prompt, checkpoint.serialize({}))
     return directory
 
@@ -101,6 +107,13 @@ def test_values_that_are_not_finite_are_none_however_they_come(config: Config) -
     log.close()
     values = {QUERY_LOSS: None, f"{QUERY_LOSS}_nss": None, f"{QUERY_LOSS}_scc": 1.0}
     assert Rungs(config).next() == Rung(step=3, values=values)
+
+
+def test_a_rung_is_scored_by_the_state_of_its_own_step(config: Config) -> None:
+    directory = write_complete_run(config)
+    for step in (3, 6):
+        write_checkpoint(directory, step)
+    assert [int(state_at(directory, step)["step"]) for step in (3, 6, 9)] == [3, 6, 9]
 
 
 @pytest.mark.parametrize(("objective", "kept"), [(FEWSHOT, 4), (QUERY_LOSS, 2)])
