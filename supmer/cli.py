@@ -115,8 +115,10 @@ def _told_to_user(error: Exception) -> str | None:
 
 def _configure_logging(level: str) -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(RedactingFormatter("%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
+    handler.setFormatter(RedactingFormatter())
+    # Other libraries speak at info of their own affairs, as matplotlib does when it builds its cache of fonts.
+    logging.basicConfig(level=logging.DEBUG if level == "debug" else logging.WARNING, handlers=[handler])
+    logging.getLogger("supmer").setLevel(level.upper())
     # Of each try to reach the hub it would tell twice; what came of it is told by whoever asked.
     logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 
 class UserError(ValueError):
-    """A user's mistake, told in one line that names the setting, its value and what is allowed.
+    """A user's mistake, in one line that names the setting, its value and what is allowed.
 
-    Every `pipeline/` script prints the message to stderr without a traceback and exits with code 2.
+    Every `pipeline/` script prints the line to stderr without a traceback and exits with code 2.
     """
 
 
@@ -16,9 +16,13 @@ class DivergedError(UserError):
     """A run whose numbers are no longer finite: nothing is wrong with its settings but what they lead to."""
 
 
-def describe_setting(setting: str, value: object, allowed: str) -> str:
-    """Return the canonical one-line message, for example ``tasks.num_support=0: must be at least 1``."""
-    return f"{setting}={value}: {allowed}"
+def setting_error(setting: str, value: object, allowed: str) -> UserError:
+    """Return the error of a setting that cannot be used, to be raised.
+
+    >>> print(setting_error("tasks.num_support", 0, "must be at least 1"))
+    tasks.num_support=0: must be at least 1
+    """
+    return UserError(f"{setting}={value}: {allowed}")
 
 
 def users_mistake(error: BaseException) -> UserError | None:

@@ -12,7 +12,7 @@ from typing import Literal
 import ray
 
 from supmer.config import Config, TrainConfig
-from supmer.errors import UserError, describe_setting
+from supmer.errors import setting_error
 
 Role = Literal["trainer", "data"]
 
@@ -83,4 +83,4 @@ def _limit(limit: str, resource: str) -> float:
 def _check_limit(config: Config, what: str, needed: float, limit: float) -> None:
     if needed > limit:
         allowed = f"needs {needed:g} {what}, and this cluster has or grows to {limit:g}; lower it, or raise the maxima"
-        raise UserError(describe_setting("train.workers", config.train.workers, allowed + " in the cluster's definition"))
+        raise setting_error("train.workers", config.train.workers, allowed + " in the cluster's definition")

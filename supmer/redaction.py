@@ -26,7 +26,18 @@ def redact(text: str) -> str:
 
 
 class RedactingFormatter(logging.Formatter):
-    """Formats records, tracebacks included, and hides what is secret in them."""
+    """Formats records, tracebacks included, as ``HH:MM:SS text``, and hides secrets in them.
+
+    Warnings and errors carry their level; records of other libraries carry the name of the library.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (the base class's name)
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        library = "" if record.name.startswith("supmer") else f"{record.name.partition('.')[0]}: "
+        return f"{record.asctime} {level}{library}{record.message}"
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))

@@ -16,7 +16,7 @@ from uuid import uuid4
 from pyarrow import ArrowInvalid, fs
 
 from supmer import s3
-from supmer.errors import UserError, describe_setting
+from supmer.errors import UserError, setting_error
 
 MEANINGS = {
     errno.ENOSPC: "the disk is full",
@@ -145,7 +145,7 @@ def check_local(setting: str, uri: str, what: str) -> None:
         UserError: it is a URI.
     """
     if "://" in uri:
-        raise UserError(describe_setting(setting, uri, f"must be a folder, not an object store, for {what}"))
+        raise setting_error(setting, uri, f"must be a folder, not an object store, for {what}")
 
 
 def check_writable(setting: str, uri: str) -> None:
@@ -162,7 +162,7 @@ def check_writable(setting: str, uri: str) -> None:
             filesystem.delete_file(path)
     except StorageError as error:
         told = reason(error.__cause__) if isinstance(error.__cause__, OSError) else str(error)
-        raise StorageError(describe_setting(setting, uri, f"cannot be written to: {told}")) from error
+        raise StorageError(f"{setting}={uri}: cannot be written to: {told}") from error
 
 
 def write_bytes(uri: str | os.PathLike[str], data: bytes) -> None:

@@ -11,7 +11,7 @@ from tiny_run import tiny_overrides
 
 from supmer.train.metrics import read_rows
 
-OWN_LINE = re.compile(r"^\d\d:\d\d:\d\d supmer\.")
+OWN_LINE = re.compile(r"^\d\d:\d\d:\d\d (?!warning: |error: )")
 RAYS_OWN = re.compile(r"^(\x1b\[\d+m)*(\[[^]]*\] (logging|network_util)\.cc:\d+: |\(raylet\))")
 """What Ray's core says whatever its log level: that level, that there is no network where there is none, and where processes
 are slow to start, how many are starting."""
