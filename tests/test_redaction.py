@@ -56,7 +56,7 @@ def test_short_values_and_other_variables_stay(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_logs_and_tracebacks_are_redacted(secrets: None) -> None:
-    record = logging.makeLogRecord({"name": "supmer.cli", "msg": "%s", "args": (SECRETS["HF_TOKEN"],)})
+    record = logging.LogRecord("supmer.cli", logging.INFO, "cli.py", 1, "%s", (SECRETS["HF_TOKEN"],), None)
     try:
         raise ValueError(SECRETS["AWS_SECRET_ACCESS_KEY"])
     except ValueError:
