@@ -35,7 +35,7 @@ import psutil
 import pyarrow.dataset as pds
 import torch
 from hardware import describe
-from plain_preparation import COLUMNS, MAX_ITERATIONS, NUM_CLUSTERS, RESTARTS, prepare_plainly
+from plain_preparation import COLUMNS, NUM_CLUSTERS, RESTARTS, prepare_plainly
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 COPIES = 10
@@ -129,7 +129,7 @@ def pipeline(arguments: argparse.Namespace) -> dict[str, Any]:
                     "store_dir": str(folder / "stores"),
                     "deduplicate": arguments.deduplicate,
                 },
-                "clusters": {"num_clusters": NUM_CLUSTERS, "restarts": RESTARTS, "max_iterations": MAX_ITERATIONS}
+                "clusters": {"num_clusters": NUM_CLUSTERS, "restarts": RESTARTS}
                 | ({"sample_size": 20_000} if arguments.deduplicate == "none" else {}),
                 "tasks": {"num_support": 2, "num_query": 2},
             }

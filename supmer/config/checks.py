@@ -35,20 +35,10 @@ def check_sharding(config: Config) -> None:
         raise ValueError(f"train.shard_size={train.shard_size}: must be at least 2 and divide train.workers={train.workers}")
 
 
-def check_double_backward(config: Config) -> None:
-    """Fused attention has no double backward."""
-    if config.meta.order == "second" and config.meta.hvp == "autograd" and config.backbone.attention != "eager":
-        raise ValueError("meta.hvp=autograd: must be finite_difference unless backbone.attention=eager")
-
-
 def check_compile(config: Config) -> None:
-    """Compiled blocks have no double backward, and sharding's hooks would cut their graphs to pieces."""
-    if not config.backbone.compile:
-        return
-    if config.train.sharding != "none":
+    """Sharding's hooks would cut the graphs of compiled blocks to pieces."""
+    if config.backbone.compile and config.train.sharding != "none":
         raise ValueError(f"backbone.compile=true: must be false with train.sharding={config.train.sharding}")
-    if config.meta.order == "second" and config.meta.hvp == "autograd":
-        raise ValueError("backbone.compile=true: must be false with meta.hvp=autograd")
 
 
 def check_workers_have_episodes(config: Config) -> None:
@@ -88,7 +78,6 @@ def check_local_places(config: Config) -> None:
 CHECKS: tuple[Callable[[Config], None], ...] = (
     check_length_budget,
     check_sharding,
-    check_double_backward,
     check_compile,
     check_workers_have_episodes,
     check_clusters_for_scc,

@@ -57,7 +57,6 @@ class ClustersConfig(Section):
 
     num_clusters: int = Field(250, ge=2, description="K")
     sample_size: int = Field(200_000, ge=10, description="units that k-means is fitted on")
-    max_iterations: int = Field(100, ge=1, description="k-means iterations")
     restarts: int = Field(3, ge=1, description="k-means restarts, best inertia kept")
     embedding_model: str | None = Field(
         None, description="mean-pooled sentence encoder (folder or hub name) to cluster by; default: the backbone's encoder"

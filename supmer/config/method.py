@@ -45,7 +45,7 @@ class PromptConfig(Section):
 
 
 class RegularizerConfig(Section):
-    """The network psi_phi that bends few-shot gradients (section 4)."""
+    """The network psi_phi that regularizes few-shot gradients (section 4)."""
 
     enabled: bool = Field(True, description="false: plain MAML on prompts (ablation)")
     hidden_layers: int = Field(1, ge=0, description="n_hidden; the stack has one layer more")
@@ -54,7 +54,6 @@ class RegularizerConfig(Section):
     init: Literal["identity", "xavier", "published"] = Field("identity", description="weights before training")
     gate: bool = Field(True, description="mix with the raw gradient by z; false: z = 0")
     gate_hidden: int = Field(24, ge=1, description="hidden width of the gate")
-    normalize: bool = Field(False, description="running normalization of incoming gradients")
 
 
 class MetaConfig(Section):
@@ -63,17 +62,9 @@ class MetaConfig(Section):
     algorithm: Literal["supmer", "multitask"] = Field("supmer", description="`multitask`: no meta-learning, as PPT")
     steps: int = Field(100_000, ge=1, description="meta-steps")
     tasks_per_step: int = Field(4, ge=1, description="episodes in a meta-batch, all of one kind")
-    order: Literal["first", "second", "reptile"] = Field(
-        "first", description="`second`: differentiate through the inner loop; `reptile`: move P along the inner loop"
-    )
-    hvp: Literal["finite_difference", "autograd"] = Field(
-        "finite_difference", description="Hessian-vector products of order=second; autograd needs attention=eager"
-    )
+    order: Literal["first", "second"] = Field("first", description="`second`: differentiate through the inner loop")
     inner_steps: int = Field(1, ge=1, description="gradient steps on the support set")
     inner_lr: float | None = Field(None, gt=0, description="default: the current outer rate of the prompt")
-    inner_lr_lr: float | None = Field(
-        None, gt=0, description="outer Adam rate at which a rate for each inner step is learned; default: not learned"
-    )
     prompt_lr: float = Field(0.1, gt=0, description="outer Adam rate of the prompt, linear decay to 0")
     regularizer_lr: float = Field(1e-4, gt=0, description="outer Adam rate of the regularizer, linear decay to 0")
     clip_norm: float = Field(1.0, gt=0, description="gradient norm limit, prompt and regularizer apart")

@@ -37,7 +37,6 @@ class TrainConfig(Section):
         "none", description="`full`: weights split over all workers; `hybrid`: over `shard_size`, replicated across"
     )
     shard_size: int = Field(1, ge=1, description="workers that share one copy with sharding=hybrid (those of a node)")
-    reshard_after_forward: bool = Field(True, description="free gathered weights between forward and backward")
     max_tokens_per_microbatch: int = Field(8192, ge=64, description="padded encoder positions per forward pass")
     episode_builders: int = Field(1, ge=1, description="CPU actors per worker that build episodes")
     cpus_per_builder: float = Field(0.25, gt=0, description="CPUs reserved for an episode builder")

@@ -13,6 +13,9 @@ from threadpoolctl import threadpool_limits
 from supmer.config import ClustersConfig, TasksConfig
 from supmer.corpus.unit import Embeddings
 
+MAX_ITERATIONS = 100
+"""Of one k-means fit."""
+
 ASSIGNMENT_ROWS = 4096
 """Rows whose distances to all centroids are held at once."""
 
@@ -80,7 +83,7 @@ def fit_kmeans(sample: Embeddings, config: ClustersConfig, seed: int, restart: i
             config.num_clusters,
             init="k-means++",
             n_init=1,
-            max_iter=config.max_iterations,
+            max_iter=MAX_ITERATIONS,
             random_state=np.random.RandomState([seed, restart]),
         ).fit(sample)
     return Fit(model.cluster_centers_.astype(np.float32), float(model.inertia_))

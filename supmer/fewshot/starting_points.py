@@ -96,8 +96,6 @@ def build_regularizer(tensors: dict[str, Tensor], config: Config, width: int, or
         regularizer.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{origin}: not a regularizer ({' '.join(str(error).split())[:200]})") from error
-    if config.regularizer.normalize and not bool(torch.isfinite(tensors["k"]).all()):
-        raise UserError("regularizer.normalize=True: this regularizer has no running statistics")
     return regularizer.eval().requires_grad_(False)
 
 

@@ -1,10 +1,8 @@
 """The inner loop and its derivative (sections 3 and 5).
 
-Forward, each inner step is ``P_{k+1} = P_k - a_k g~_k`` with ``g~_k = psi_phi(g_k, h_k)``, g_k the support gradient at P_k
-and a_k the inner rate. Backward, a gradient v with respect to P_{k+1} becomes ``v - a_k H_k u`` with
-``u = (d psi / d g)^T v`` with respect to P_k, and ``-<v, g~_k>`` with respect to a_k; first order leaves H_k out. Reptile
-(Nichol et al., 2018) takes the way of the loop itself, the sum of g~_k, for the prompt's gradient; phi and the rates still
-learn from the outer losses, first order. Shapes: T tasks, K inner steps, L prompt length, d model width.
+Forward, each inner step is ``P_{k+1} = P_k - a g~_k`` with ``g~_k = psi_phi(g_k, h_k)``, g_k the support gradient at P_k and
+a the inner rate. Backward, a gradient v with respect to P_{k+1} becomes ``v - a H_k u`` with ``u = (d psi / d g)^T v`` with
+respect to P_k; first order leaves H_k out. Shapes: T tasks, L prompt length, d model width.
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ from supmer.meta.passes import (
     Microbatch,
     PassPlan,
     PassResult,
-    double_backward_product,
     plan_rows,
     run_pass,
     support_loss,
@@ -59,12 +56,10 @@ class LoopGradients:
     Attributes:
         prompts: [T, L, d], with respect to the prompts that the loop began with.
         loss_of_phi: scalar, whose gradient with respect to phi is that of the outer losses.
-        inner_lrs: [K], of the outer losses with respect to the inner rates.
     """
 
     prompts: Tensor
     loss_of_phi: Tensor
-    inner_lrs: Tensor
 
 
 class InnerLoop:
@@ -73,8 +68,8 @@ class InnerLoop:
     Args:
         model: frozen backbone.
         regularizer: psi_phi, or None to adapt with raw gradients.
-        settings: order, Hessian-vector products, number of steps.
-        inner_lrs: [K], the rate of each step.
+        settings: order, number of steps.
+        inner_lr: the rate of each step.
         plan: how passes are cut into micro-batches.
     """
 
@@ -83,13 +78,13 @@ class InnerLoop:
         model: PromptedSeq2Seq,
         regularizer: GradientRegularizer | None,
         settings: MetaConfig,
-        inner_lrs: Tensor,
+        inner_lr: float,
         plan: PassPlan,
     ) -> None:
         self.model = model
         self.regularizer = regularizer
         self.settings = settings
-        self.inner_lrs = inner_lrs
+        self.inner_lr = inner_lr
         self.plan = plan
         self.steps: list[InnerStep] = []
         self._batches: Sequence[Microbatch] = ()
@@ -97,24 +92,22 @@ class InnerLoop:
     def adapt(self, prompts: Tensor, episodes: Sequence[Episode]) -> Tensor:
         """Run the loop from `prompts` and return the adapted prompts [T, L, d]; each step sees all support rows."""
         self._batches = plan_rows([episode.support for episode in episodes], prompts.shape[1], self.plan)
-        for inner_lr in self.inner_lrs:
+        for _ in range(self.settings.inner_steps):
             step = self._step(prompts)
             self.steps.append(step)
-            prompts = prompts - inner_lr * step.regularized.detach()
+            prompts = prompts - self.inner_lr * step.regularized.detach()
         return prompts
 
     def backward(self, outer: Tensor) -> LoopGradients:
         """Carry the outer gradient [T, L, d] at the adapted prompts back through the loop."""
-        loss_of_phi, rate_gradients = outer.new_zeros(()), torch.zeros_like(self.inner_lrs)
-        for k, step in reversed(list(enumerate(self.steps))):
-            towards_rate = -(outer * step.regularized).sum()
-            loss_of_phi = loss_of_phi + self.inner_lrs[k] * towards_rate
-            rate_gradients[k] = towards_rate.detach()
+        loss_of_phi = outer.new_zeros(())
+        for step in reversed(self.steps):
+            loss_of_phi = loss_of_phi - self.inner_lr * (outer * step.regularized).sum()
             if self.settings.order == "second":
-                outer = outer - self.inner_lrs[k] * self._hessian_product(step, self._through_regularizer(step, outer))
-        if self.settings.order == "reptile":
-            outer = torch.stack([step.regularized.detach() for step in self.steps]).sum(dim=0)
-        return LoopGradients(outer, loss_of_phi, rate_gradients)
+                # (d psi / d g)^T v, through the small network only
+                (u,) = torch.autograd.grad(step.regularized, [step.support.gradients], [outer], retain_graph=True)
+                outer = outer - self.inner_lr * self._hessian_product(step, u)
+        return LoopGradients(outer, loss_of_phi)
 
     def _step(self, prompts: Tensor) -> InnerStep:
         random_state = _get_random_state(prompts.device)
@@ -122,26 +115,19 @@ class InnerLoop:
         gradients = support.gradients.requires_grad_(self.settings.order == "second")
         if self.regularizer is None:
             return InnerStep(prompts, support, gradients, torch.ones_like(support.losses), random_state)
-        bent = self.regularizer(gradients, support.hidden)
-        return InnerStep(prompts, support, bent.gradient, bent.gate, random_state)
-
-    def _through_regularizer(self, step: InnerStep, vectors: Tensor) -> Tensor:
-        """Return ``(d psi / d g)^T v``, through the small network only."""
-        return torch.autograd.grad(step.regularized, [step.support.gradients], [vectors], retain_graph=True)[0]
+        regularized = self.regularizer(gradients, support.hidden)
+        return InnerStep(prompts, support, regularized.gradient, regularized.gate, random_state)
 
     def _hessian_product(self, step: InnerStep, vectors: Tensor) -> Tensor:
-        with torch.random.fork_rng():
-            if self.settings.hvp == "finite_difference":
-                return self._difference_product(step, vectors)
-            _set_random_state(step)
-            return double_backward_product(self.model, step.prompts, self._batches, vectors, self.plan)
+        """Return H v by a central difference of first-order gradients.
 
-    def _difference_product(self, step: InnerStep, vectors: Tensor) -> Tensor:
-        """Return H v by a central difference of first-order gradients, which needs no double backward."""
+        Double backward would need eager attention, and crashes the process where the model is sharded.
+        """
         norms = vectors.flatten(1).norm(dim=1).clamp(min=torch.finfo(vectors.dtype).tiny)
         lengths = (DIFFERENCE_STEP * step.prompts.flatten(1).norm(dim=1) / norms).view(-1, 1, 1)
-        ahead = self._gradients_at(step, step.prompts + lengths * vectors)
-        behind = self._gradients_at(step, step.prompts - lengths * vectors)
+        with torch.random.fork_rng():
+            ahead = self._gradients_at(step, step.prompts + lengths * vectors)
+            behind = self._gradients_at(step, step.prompts - lengths * vectors)
         product: Tensor = (ahead - behind) / (2 * lengths)
         return product
 

@@ -13,8 +13,8 @@ from supmer.config import Config
 from supmer.meta.curriculum import draw_lambda, mixup_b, update_average
 from supmer.meta.group import Group, LocalGroup, all_reduce_named
 from supmer.meta.objective import MetaGradients, meta_gradients, multitask_gradients
+from supmer.meta.parameter_group import ParameterGroup
 from supmer.meta.passes import PassPlan
-from supmer.meta.trained import Trained
 from supmer.model.prompted import PromptedSeq2Seq
 from supmer.model.regularizer import GradientRegularizer
 from supmer.tasks.episode import Episode
@@ -53,7 +53,7 @@ class StepReport:
 
 
 class Learner:
-    """Prompt, regularizer, inner rates if they are learned, their optimizers and the curriculum.
+    """Prompt, regularizer, their optimizers and the curriculum.
 
     Args:
         config: the whole configuration.
@@ -71,8 +71,7 @@ class Learner:
         self.group: Group = group or LocalGroup()
         self.prompt = nn.Parameter(prompt.detach().clone().float().to(model.device))
         self.regularizer = _build_regularizer(config, prompt.shape[1], model.device)
-        self.inner_lrs = _build_inner_lrs(config, self.model.device)
-        self.trained = self._trained()
+        self.groups = self._parameter_groups()
         self.similarity = 0.0
         self.next_step = 0
         self.num_skipped = 0
@@ -89,10 +88,12 @@ class Learner:
         share = self.gradients(episodes)
         total = all_reduce_named(_named(share), self.group)
         means = _means(total)
-        norms = {part.name: part.clip(total, self.config.meta.clip_norm) for part in self.trained}
+        norms = {group.name: group.clip(total, self.config.meta.clip_norm) for group in self.groups}
         is_finite = bool(torch.isfinite(total["query_loss"] + torch.stack([*norms.values()]).sum()))
         if is_finite:
-            self._update(means.similarity, total)
+            for group in self.groups:
+                group.step(self._remaining)
+            self.similarity = update_average(self.similarity, means.similarity)
         else:
             self.num_skipped += 1
         report = StepReport(
@@ -124,7 +125,7 @@ class Learner:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all state as flat named tensors, fit for safetensors."""
-        state = {name: tensor for part in self.trained for name, tensor in part.state().items()}
+        state = {name: tensor for group in self.groups for name, tensor in group.state().items()}
         if self.regularizer is not None:
             state |= {f"regularizer.{name}": buffer for name, buffer in self.regularizer.named_buffers()}
         state["similarity"] = torch.tensor(self.similarity, dtype=torch.float64)
@@ -134,8 +135,8 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore what `state_dict` returned; KeyError or RuntimeError where it does not fit this learner."""
-        for part in self.trained:
-            part.load(state)
+        for group in self.groups:
+            group.load(state)
         if self.regularizer is not None:
             for name, buffer in self.regularizer.named_buffers():
                 buffer.copy_(state[f"regularizer.{name}"])
@@ -143,9 +144,7 @@ class Learner:
         self.next_step = int(state["next_step"])
         self.num_skipped = int(state["num_skipped"])
 
-    def _gradients(
-        self, episodes: Sequence[Episode], mixing_weights: Tensor | None, inner_lr: Tensor | float
-    ) -> MetaGradients:
+    def _gradients(self, episodes: Sequence[Episode], mixing_weights: Tensor | None, inner_lr: float) -> MetaGradients:
         num_tasks = self.config.meta.tasks_per_step
         if self.config.meta.algorithm == "multitask":
             return multitask_gradients(self.model, self.prompt, episodes, self.plan, num_tasks=num_tasks)
@@ -186,29 +185,18 @@ class Learner:
         """Share of the meta-steps that is still to be done."""
         return 1 - self.next_step / self.config.meta.steps
 
-    def _inner_lr(self, remaining: float) -> Tensor | float:
-        """Return the rates of the inner steps: learned, set, or the prompt's outer rate when `remaining` is left."""
-        if self.inner_lrs is not None:
-            return self.inner_lrs
+    def _inner_lr(self, remaining: float) -> float:
+        """Return the inner rate: as set, or the prompt's outer rate when `remaining` is left."""
         return self.config.meta.inner_lr or self.config.meta.prompt_lr * remaining
 
-    def _trained(self) -> list[Trained]:
-        """Return what the outer loop trains, prompt first; each part has its own rate and gradient norm."""
+    def _parameter_groups(self) -> list[ParameterGroup]:
+        """Return what the outer loop trains, prompt first; each group has its own rate and gradient norm."""
         meta = self.config.meta
-        parts = [Trained("prompt", {"prompt": self.prompt}, meta.prompt_lr)]
+        groups = [ParameterGroup("prompt", {"prompt": self.prompt}, meta.prompt_lr)]
         if self.regularizer is not None:
             phi = {f"regularizer.{name}": parameter for name, parameter in self.regularizer.named_parameters()}
-            parts.append(Trained("regularizer", phi, meta.regularizer_lr))
-        if self.inner_lrs is not None and meta.inner_lr_lr is not None:
-            parts.append(Trained("inner_lrs", {"inner_lrs": self.inner_lrs}, meta.inner_lr_lr))
-        return parts
-
-    def _update(self, similarity: float, total: dict[str, Tensor]) -> None:
-        for part in self.trained:
-            part.step(self._remaining)
-        if self.regularizer is not None and self.regularizer.config.normalize:
-            self.regularizer.observe(total["gradient_rows"], total["gradient_sum"], total["gradient_squares"])
-        self.similarity = update_average(self.similarity, similarity)
+            groups.append(ParameterGroup("regularizer", phi, meta.regularizer_lr))
+        return groups
 
 
 def _build_regularizer(config: Config, width: int, device: torch.device) -> GradientRegularizer | None:
@@ -218,30 +206,17 @@ def _build_regularizer(config: Config, width: int, device: torch.device) -> Grad
     return GradientRegularizer(width, config.regularizer, generator).to(device)
 
 
-def _build_inner_lrs(config: Config, device: torch.device) -> nn.Parameter | None:
-    """Return the learned rate of each inner step, all `meta.inner_lr` (or `meta.prompt_lr`) at first; None: not learned."""
-    meta = config.meta
-    if meta.inner_lr_lr is None:
-        return None
-    return nn.Parameter(torch.full((meta.inner_steps,), meta.inner_lr or meta.prompt_lr, device=device))
-
-
 def _named(share: MetaGradients) -> dict[str, Tensor]:
     """Name a rank's sums over its tasks."""
-    rows = share.support_gradients.flatten(0, 1)
     return {
         "prompt": share.prompt,
         **{f"regularizer.{name}": gradient for name, gradient in share.regularizer.items()},
-        "inner_lrs": share.inner_lrs,
         "query_loss": share.query_losses.sum(),
         "support_loss": share.support_losses.sum(),
         "gate": share.gates.sum(),
         "similarity": share.similarities.sum(),
         "tokens": share.prompt.new_tensor(share.tokens),
         "num_tasks": share.prompt.new_tensor(len(share.query_losses)),
-        "gradient_rows": share.prompt.new_tensor(len(rows)),
-        "gradient_sum": rows.sum(dim=0),
-        "gradient_squares": rows.square().sum(dim=0),
     }
 
 

@@ -26,7 +26,6 @@ class MetaGradients:
     Attributes:
         prompt: [L, d], gradient of the meta-objective with respect to P.
         regularizer: gradients of phi by parameter name; empty without a regularizer.
-        inner_lrs: [inner steps], gradient with respect to the rate of each inner step.
         query_losses, support_losses, gates, similarities: [T]; similarities are ``(1 + mean cos) / 2`` of section 5.
         support_gradients, regularized_gradients: [T, L, d] of the first inner step (g and g~).
         tokens: encoder tokens of text that were passed, over support and query passes.
@@ -34,7 +33,6 @@ class MetaGradients:
 
     prompt: Tensor
     regularizer: dict[str, Tensor]
-    inner_lrs: Tensor
     query_losses: Tensor
     support_losses: Tensor
     gates: Tensor
@@ -50,13 +48,13 @@ def meta_gradients(
     prompt: Tensor,
     episodes: Sequence[Episode],
     mixing_weights: Tensor | float | None,
-    inner_lr: Tensor | float,
+    inner_lr: float,
     plan: PassPlan,
     *,
     settings: MetaConfig | None = None,
     num_tasks: int | None = None,
 ) -> MetaGradients:
-    """Compute the meta-gradients of P, phi and the inner rates.
+    """Compute the meta-gradients of P and phi.
 
     Args:
         model: frozen backbone; its train or evaluation mode decides on dropout.
@@ -64,7 +62,7 @@ def meta_gradients(
         prompt: P [L, d].
         episodes: this rank's T episodes; may be empty where other ranks hold the rest.
         mixing_weights: [T] or one number, lambda of each task; None to leave the augmentation rows out.
-        inner_lr: step size of the inner loop, one number or one a step [inner steps].
+        inner_lr: step size of the inner loop.
         plan: how passes are cut into micro-batches.
         settings: order, inner steps, gate consistency (default: the published ones).
         num_tasks: tasks of the whole meta-batch, over which gradients are averaged (default: those given).
@@ -75,9 +73,8 @@ def meta_gradients(
     settings = settings or MetaConfig()
     share = 1 / (num_tasks or len(episodes))
     prompts = prompt.detach().expand(len(episodes), -1, -1)
-    inner_lrs = torch.as_tensor(inner_lr, dtype=prompt.dtype, device=prompt.device).detach().expand(settings.inner_steps)
 
-    inner = InnerLoop(model, regularizer, settings, inner_lrs, plan)
+    inner = InnerLoop(model, regularizer, settings, inner_lr, plan)
     adapted = inner.adapt(prompts, episodes)
     query = _query_pass(model, adapted, episodes, mixing_weights, plan)
     outer = inner.backward(query.gradients)
@@ -89,7 +86,6 @@ def meta_gradients(
     return MetaGradients(
         prompt=share * outer.prompts.sum(dim=0),
         regularizer={} if regularizer is None else _gradients_by_name(share * loss_of_phi, regularizer),
-        inner_lrs=share * outer.inner_lrs,
         query_losses=query.losses,
         support_losses=first.support.losses,
         gates=first.gates.detach(),
@@ -115,7 +111,6 @@ def multitask_gradients(
     return MetaGradients(
         prompt=share * result.gradients.sum(dim=0),
         regularizer={},
-        inner_lrs=prompt.new_zeros(0),
         query_losses=result.losses,
         support_losses=result.losses,
         gates=nothing,

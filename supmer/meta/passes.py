@@ -6,13 +6,11 @@ loss, because each row sees one prompt only. Shapes: T tasks, L prompt length, d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
 
 from supmer.meta.losses import MIXED_POSITIONS, cross_entropy, label_cross_entropy, mixed_divergence
 from supmer.model.prompted import Mixing, PromptedSeq2Seq
@@ -104,42 +102,6 @@ def run_pass(
     _keep_in_step(model, leaf, num_missing)
     tokens = sum(batch.num_tokens for batch in batches)
     return PassResult(gradients, losses, hidden / counts.clamp(min=1).unsqueeze(1), tokens)
-
-
-def double_backward_product(
-    model: PromptedSeq2Seq, prompts: Tensor, batches: Sequence[Microbatch], vectors: Tensor, plan: PassPlan
-) -> Tensor:
-    """Return H v of each task's support loss [T, L, d] by differentiating its gradient once more.
-
-    Exact, but needs eager attention, and the memory of the whole model where it is sharded.
-    """
-    num_missing = plan.agree(len(batches)) - len(batches)
-    leaf = prompts.detach().requires_grad_(True)
-    products = torch.zeros_like(leaf)
-    with _gathered(model):
-        for batch in batches:
-            batch = batch.to(leaf.device)
-            loss = (support_loss(model(leaf, batch.rows).logits, batch) * batch.weights).sum()
-            (gradients,) = torch.autograd.grad(loss, leaf, create_graph=True)
-            products += torch.autograd.grad((gradients * vectors).sum(), leaf)[0]
-        _keep_in_step(model, leaf, num_missing)
-    return products
-
-
-@contextmanager
-def _gathered(model: PromptedSeq2Seq) -> Iterator[None]:
-    """Keep gathered weights of a sharded model: a second backward through resharded blocks would crash the process."""
-    if not isinstance(model, FSDPModule):
-        yield
-        return
-    model.set_reshard_after_backward(False, recurse=True)
-    try:
-        yield
-    finally:
-        model.set_reshard_after_backward(True, recurse=True)
-        for module in model.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
 
 
 def _keep_in_step(model: PromptedSeq2Seq, prompts: Tensor, count: int) -> None:

@@ -1,4 +1,4 @@
-"""The meta-gradient regularizer psi_phi (section 4): a small network that bends raw few-shot gradients.
+"""The meta-gradient regularizer psi_phi (section 4): a small network that regularizes raw few-shot gradients.
 
 Shapes: T tasks, L prompt length, d model width, r rank. Parameters carry the names of the published state dicts
 (`mlp.layers.{i}.u` [d, r], `.v` [r, d], `.bias` [d], `mlp.linear_1.*`, `mlp.linear_2.*`).
@@ -37,8 +37,8 @@ class LowRankLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        bent: Tensor = torch.relu(x @ self.v.T @ self.u.T + self.bias)
-        return bent
+        rows: Tensor = torch.relu(x @ self.v.T @ self.u.T + self.bias)
+        return rows
 
 
 class RegularizerNetwork(nn.Module):
@@ -51,8 +51,8 @@ class RegularizerNetwork(nn.Module):
         self.linear_1 = nn.Linear(width, config.gate_hidden)
         self.linear_2 = nn.Linear(config.gate_hidden, 1)
 
-    def bend(self, gradient: Tensor) -> Tensor:
-        """Pass rows [..., d] through the stack."""
+    def forward(self, gradient: Tensor) -> Tensor:
+        """Pass rows [..., d] through the stack of layers."""
         for layer in self.layers:
             gradient = layer(gradient)
         return gradient
@@ -69,17 +69,18 @@ class GradientRegularizer(nn.Module):
         width: d.
         config: depth, rank, norm, gate and initialization.
         generator: source of the initial weights.
-    """
 
-    grad_mean: Tensor
-    grad_std: Tensor
-    grad_s: Tensor
-    k: Tensor
+    Example:
+        >>> psi = GradientRegularizer(8, RegularizerConfig(rank=4))
+        >>> psi(torch.randn(2, 5, 8), torch.randn(2, 8)).gradient.shape
+        torch.Size([2, 5, 8])
+    """
 
     def __init__(self, width: int, config: RegularizerConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
         self.mlp = RegularizerNetwork(width, config)
+        # The published state dicts hold running statistics that the published runs never use; files keep their names.
         self.register_buffer("grad_mean", torch.zeros(width))
         self.register_buffer("grad_std", torch.ones(width))
         self.register_buffer("grad_s", torch.zeros(width))
@@ -87,41 +88,19 @@ class GradientRegularizer(nn.Module):
         initialize(self.mlp, config.init, generator)
 
     def forward(self, gradient: Tensor, hidden: Tensor) -> RegularizedGradient:
-        """Bend raw gradients.
+        """Return g~ and z.
 
         Args:
             gradient: raw prompt gradients [T, L, d].
             hidden: mean encoder states of the same rows [T, d].
         """
-        bent = self.mlp.bend(self._normalize(gradient))
-        bent = bent * (_norm(gradient, self.config.norm) + EPSILON) / (_norm(bent, self.config.norm) + EPSILON)
+        y = self.mlp(gradient)
+        y = y * (_norm(gradient, self.config.norm) + EPSILON) / (_norm(y, self.config.norm) + EPSILON)
         if not self.config.gate:
-            return RegularizedGradient(bent, torch.zeros_like(hidden[:, 0]))
+            return RegularizedGradient(y, torch.zeros_like(hidden[:, 0]))
         gate = self.mlp.gate(hidden)
         z = gate.view(-1, 1, 1)
-        return RegularizedGradient((1 - z) * bent + z * gradient, gate)
-
-    @torch.no_grad()
-    def observe(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
-        """Merge a batch of gradient rows into the running statistics (parallel variance, Chan et al. 1983).
-
-        Args:
-            count: number of rows, a scalar tensor.
-            total, squares: sum of the rows and of their squares [d].
-        """
-        mean = total / count
-        deviation = squares - count * mean * mean
-        merged = self.k + count
-        delta = mean - self.grad_mean
-        self.grad_s += deviation.clamp(min=0) + delta * delta * self.k * count / merged
-        self.grad_mean += delta * count / merged
-        self.k.copy_(merged)
-        self.grad_std.copy_((self.grad_s / (merged - 1).clamp(min=1)).sqrt())
-
-    def _normalize(self, gradient: Tensor) -> Tensor:
-        if not self.config.normalize or self.k.item() < 2:
-            return gradient
-        return (gradient - self.grad_mean) / (self.grad_std + EPSILON)
+        return RegularizedGradient((1 - z) * y + z * gradient, gate)
 
 
 def _norm(matrix: Tensor, norm: Norm) -> Tensor:

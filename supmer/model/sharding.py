@@ -1,7 +1,7 @@
 """Sharding of the frozen backbone over ranks (FSDP2), through accelerate's plugin and helpers.
 
 Weights live once in the group of ranks that shares them and are gathered block by block during each pass; prompt and
-regularizer stay outside, replicated. Double backward through sharded blocks needs `reshard_after_forward=False`.
+regularizer stay outside, replicated.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def build_sharded_model(config: Config, centroids: Tensor | None, device: torch.
     is_pretrained = config.backbone.weights == "pretrained"
     backbone = _empty_backbone(config.backbone) if is_pretrained else load_backbone(config.backbone)
     model = PromptedSeq2Seq(backbone, None, config.meta.pooling)
-    model = shard(model, shard_size(config), reshard_after_forward=config.train.reshard_after_forward)
+    model = shard(model, shard_size(config))
     if is_pretrained:
         model.to_empty(device=device)
         _load_shards(model.backbone, config.backbone)
@@ -59,7 +59,7 @@ def shard_size(config: Config) -> int:
     return size
 
 
-def shard(model: PromptedSeq2Seq, size: int, *, reshard_after_forward: bool) -> PromptedSeq2Seq:
+def shard(model: PromptedSeq2Seq, size: int) -> PromptedSeq2Seq:
     """Shard a model in place by transformer block over groups of `size` ranks, and replicate it across the groups."""
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     world = distributed.get_world_size()
@@ -68,7 +68,7 @@ def shard(model: PromptedSeq2Seq, size: int, *, reshard_after_forward: bool) -> 
         fsdp_version=2,
         auto_wrap_policy="transformer_based_wrap",
         transformer_cls_names_to_wrap=[_block_name(model.backbone)],
-        reshard_after_forward=reshard_after_forward,
+        reshard_after_forward=True,
         cpu_ram_efficient_loading=False,
     )
     # One embedding module under three names counts as three owners of one weight.

@@ -206,22 +206,22 @@ def _num_microbatches(config: Config, setting: Setting, length: int) -> int:
 def _gathers_per_microbatch(costs: Costs, setting: Setting) -> int:
     """Count all-gathers: each block's in the forward and again in the backward pass, and the root's (embeddings, head).
 
-    The root stays gathered in between, and so do all if `train.reshard_after_forward` is off.
+    The root stays gathered in between.
     """
     if setting.shard_size == 1:
         return 0
-    return costs.num_blocks * _gathers_per_block(costs) + 1
+    return costs.num_blocks * _gathers_per_block() + 1
 
 
 def _gathered_per_microbatch(costs: Costs, setting: Setting) -> int:
     """Return the bytes that a rank receives from others."""
     size = setting.shard_size
     root = costs.parameter_bytes(size) - costs.block_bytes(size)
-    return (size - 1) * (root + _gathers_per_block(costs) * costs.block_bytes(size))
+    return (size - 1) * (root + _gathers_per_block() * costs.block_bytes(size))
 
 
-def _gathers_per_block(costs: Costs) -> int:
-    return 2 if costs.config.train.reshard_after_forward else 1
+def _gathers_per_block() -> int:
+    return 2
 
 
 def _flops(costs: Costs, setting: Setting, length: int) -> float:

@@ -51,8 +51,6 @@ def warnings_for(costs: Costs, config: Config, found: Estimate, hardware: Hardwa
         )
     if config.backbone.dtype == "float32":
         notes.append("backbone.dtype=float32: bfloat16 halves weights, activations and traffic on GPUs that know it")
-    if config.meta.order == "second" and config.meta.hvp == "autograd":
-        notes.append("meta.hvp=autograd: is planned as finite_difference; a double backward needs several times the memory")
     return notes + _on_traffic(costs, config, found, hardware)
 
 

@@ -89,7 +89,7 @@ class Tracer:
         with fake_world(SHARDED_WORLD), warnings.catch_warnings():
             # Blocks under gradient checkpointing return a bias that is a view; nobody changes it in place.
             warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
-            model = shard(self.build(depth), SHARDED_WORLD, reshard_after_forward=self.config.train.reshard_after_forward)
+            model = shard(self.build(depth), SHARDED_WORLD)
             with FakeTensorMode(allow_non_fake_inputs=True):
                 prompt, microbatch = self._enter(model, batch)
                 with FSDPMemTracker(model) as tracker:

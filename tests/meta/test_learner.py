@@ -69,24 +69,13 @@ def test_rates_decay_to_zero() -> None:
     learner = build(settings(meta={"steps": 2}))
     learner.step(episodes_of(0))
     learner.step(episodes_of(1))
-    rates = {part.name: part.optimizer.param_groups[0]["lr"] for part in learner.trained}
+    rates = {group.name: group.optimizer.param_groups[0]["lr"] for group in learner.groups}
     assert rates == pytest.approx({"prompt": 0.05, "regularizer": 0.5e-4})
 
 
-def test_learned_inner_rates_begin_as_set_and_move_apart() -> None:
-    learner = build(settings(meta={"inner_lr": 0.3, "inner_steps": 2, "inner_lr_lr": 0.01}))
-    fixed = build(settings(meta={"inner_lr": 0.3, "inner_steps": 2}))
-    assert learner.step(episodes_of(0)) == fixed.step(episodes_of(0))
-    learner.step(episodes_of(1))
-    rates = learner.state_dict()["inner_lrs"]
-    assert rates.tolist() != pytest.approx([0.3, 0.3], abs=1e-4)
-    assert rates.tolist() == pytest.approx([0.3, 0.3], abs=0.02)
-    assert "inner_lrs" not in fixed.state_dict()
-
-
-@pytest.mark.parametrize(("dropout", "meta"), [(0.0, {}), (0.2, {}), (0.0, {"inner_lr_lr": 0.01, "inner_steps": 2})])
-def test_resumed_run_is_the_same_bit_for_bit(dropout: float, meta: dict[str, object]) -> None:
-    config = settings(backbone={"dropout": dropout}, meta=meta)
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_resumed_run_is_the_same_bit_for_bit(dropout: float) -> None:
+    config = settings(backbone={"dropout": dropout})
     straight, first = build(config), build(config)
     for step in range(6):
         straight.step(episodes_of(step))
@@ -182,7 +171,7 @@ def test_evaluation_is_free_of_dropout_and_changes_nothing() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in learner.state_dict().items())
 
 
-@pytest.mark.parametrize("meta", [{}, {"order": "second"}, {"order": "second", "hvp": "autograd"}])
+@pytest.mark.parametrize("meta", [{}, {"order": "second"}])
 def test_gradient_checkpointing_computes_the_same(meta: dict[str, object]) -> None:
     config = settings(backbone={"attention": "eager"}, meta=meta)
     plain, saving = build(config), build(config)
@@ -228,9 +217,3 @@ def test_without_regularizer(algorithm: str) -> None:
     assert learner.regularizer is None
     assert report.regularizer_gradient_norm == 0
     assert not torch.equal(learner.prompt.detach(), random_prompt())
-
-
-def test_normalization_observes_every_task_once() -> None:
-    learner = build(settings(regularizer={"normalize": True}))
-    learner.step(episodes_of(0))
-    assert int(learner.regularizer.k) == NUM_TASKS * len(random_prompt())

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from factories import NUM_CENTROIDS, WIDTH, exact, random_episodes, random_prompt, tiny_model
-from meta_oracle import Oracle, meta_objective, regularize
+from meta_oracle import Oracle, meta_objective
 
 from supmer.cli import validate
 from supmer.config import MetaConfig, RegularizerConfig
 from supmer.meta.objective import MetaGradients, meta_gradients, multitask_gradients
-from supmer.meta.passes import PassPlan
+from supmer.meta.passes import PassPlan, plan_rows, support_loss
 from supmer.model.prompted import PromptedSeq2Seq, build_model
 from supmer.model.regularizer import GradientRegularizer
 from supmer.tasks.episode import Episode, Example
@@ -124,9 +124,8 @@ def test_oracle_in_float64(tied: bool, inner_steps: int) -> None:
         assert_near(result.regularizer[name], gradient, 1e-9)
 
 
-@pytest.mark.parametrize("hvp", ["autograd", "finite_difference"])
 @pytest.mark.parametrize("inner_steps", [1, 2])
-def test_second_order_against_double_backward(inner_steps: int, hvp: str) -> None:
+def test_second_order_against_double_backward(inner_steps: int) -> None:
     model, psi, episodes = exact(tiny_model()), regularizer().double(), random_episodes()
     expected = meta_objective(
         Oracle(model.backbone, model.centroids),
@@ -138,11 +137,10 @@ def test_second_order_against_double_backward(inner_steps: int, hvp: str) -> Non
         inner_steps=inner_steps,
         exact=True,
     )
-    result = compute(model, psi, episodes, max_tokens=80, inner_steps=inner_steps, order="second", hvp=hvp)
-    tolerance = 1e-9 if hvp == "autograd" else 1e-3
-    assert_near(result.prompt, expected["prompt"], tolerance)
+    result = compute(model, psi, episodes, max_tokens=80, inner_steps=inner_steps, order="second")
+    assert_near(result.prompt, expected["prompt"], 1e-3)
     for name, gradient in expected["phi"].items():
-        assert_near(result.regularizer[name], gradient, tolerance)
+        assert_near(result.regularizer[name], gradient, 1e-3)
     first = compute(model, psi, episodes, inner_steps=inner_steps)
     assert float((first.prompt - result.prompt).norm() / result.prompt.norm()) > 0.01
 
@@ -151,7 +149,7 @@ def test_prompt_gradient_against_finite_differences() -> None:
     """The whole inner and outer loop at a slightly moved prompt; pooled states are constants of the method."""
     model, episodes = exact(tiny_model()), random_episodes()
     prompt = random_prompt().double()
-    settings = MetaConfig(order="second", hvp="autograd", inner_steps=2)
+    settings = MetaConfig(order="second", inner_steps=2)
     lams = torch.tensor(LAMS, dtype=torch.float64)
     direction = torch.randn(prompt.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     gradient = meta_gradients(model, None, prompt, episodes, lams, 0.3, PassPlan(4096), settings=settings).prompt
@@ -160,17 +158,25 @@ def test_prompt_gradient_against_finite_differences() -> None:
         for step in (1e-5, -1e-5)
     ]
     slope = float(losses[0].query_losses.mean() - losses[1].query_losses.mean()) / 2e-5
-    assert slope == pytest.approx(float((gradient * direction).sum()), rel=1e-5)
+    assert slope == pytest.approx(float((gradient * direction).sum()), rel=1e-2)
 
 
 def test_difference_products_repeat_the_dropout_masks() -> None:
     """With fresh masks on both sides, their noise divided by the small step would swamp the product."""
-    model, episodes = tiny_model(dropout=0.3).train(), random_episodes()
-    results = []
-    for hvp in ("autograd", "finite_difference"):
-        torch.manual_seed(3)
-        results.append(compute(model, None, episodes, order="second", hvp=hvp))
-    assert_near(results[1].prompt, results[0].prompt, 5e-3)
+    model, episodes = tiny_model(dropout=0.3).train(), random_episodes(num_tasks=1)
+    prompt = random_prompt()
+    torch.manual_seed(3)
+    outer = compute(model, None, episodes).prompt
+    torch.manual_seed(3)
+    result = compute(model, None, episodes, order="second").prompt
+
+    torch.manual_seed(3)
+    leaf = prompt[None].clone().requires_grad_(True)
+    (batch,) = plan_rows([episodes[0].support], len(prompt), PassPlan(4096))
+    loss = (support_loss(model(leaf, batch.rows).logits, batch) * batch.weights).sum()
+    (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True)
+    (product,) = torch.autograd.grad((gradient * outer).sum(), leaf)
+    assert_near(result, outer - 0.3 * product[0], 5e-3)
 
 
 def test_phi_gradient_against_finite_differences() -> None:
@@ -184,24 +190,6 @@ def test_phi_gradient_against_finite_differences() -> None:
         moved.mlp.layers[1].u.data[3, 2] += sign * 1e-5
         losses.append(float(compute(model, moved, episodes).query_losses))
     assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(float(gradient[3, 2]), rel=1e-5)
-
-
-def test_gradients_of_the_inner_rates_against_finite_differences() -> None:
-    model, psi, episodes = exact(tiny_model()), regularizer(gate=False).double(), random_episodes()
-
-    def objective(rates: torch.Tensor) -> MetaGradients:
-        settings = MetaConfig(order="second", hvp="autograd", inner_steps=2)
-        prompt = random_prompt().double()
-        return meta_gradients(model, psi, prompt, episodes, 0.7, rates, PassPlan(4096), settings=settings)
-
-    rates = torch.tensor([0.3, 0.2], dtype=torch.float64)
-    gradient = objective(rates).inner_lrs
-    for step in range(2):
-        moved = [rates.clone(), rates.clone()]
-        moved[0][step] += 1e-5
-        moved[1][step] -= 1e-5
-        ahead, behind = (float(objective(at).query_losses.mean()) for at in moved)
-        assert (ahead - behind) / 2e-5 == pytest.approx(float(gradient[step]), rel=1e-6)
 
 
 @pytest.mark.parametrize("max_tokens", [17, 60, 200])
@@ -223,24 +211,6 @@ def test_one_task_at_a_time_adds_up() -> None:
     assert_near(together.query_losses, torch.cat([result.query_losses for result in alone]), 1e-5)
     for name, gradient in together.regularizer.items():
         assert_near(gradient, sum(result.regularizer[name] for result in alone), 1e-5)
-
-
-@pytest.mark.parametrize("inner_steps", [1, 3])
-def test_reptile_moves_the_prompt_along_the_inner_loop_and_phi_as_before(inner_steps: int) -> None:
-    model, psi, episodes = exact(tiny_model()), regularizer().double(), random_episodes()
-    prompt, inner_lr = random_prompt().double(), 0.3
-    oracle, phi = Oracle(model.backbone, model.centroids), dict(psi.named_parameters())
-    ways = []
-    for episode in episodes:
-        adapted = prompt
-        for _ in range(inner_steps):
-            _, gradient, hidden = oracle.support(adapted, episode)
-            adapted = adapted - inner_lr * regularize(phi, gradient, hidden, 2)[0].detach()
-        ways.append((prompt - adapted) / inner_lr)
-    first, reptile = (compute(model, psi, episodes, order=order, inner_steps=inner_steps) for order in ("first", "reptile"))
-    assert_near(reptile.prompt, torch.stack(ways).mean(dim=0), 1e-9)
-    for name, gradient in first.regularizer.items():
-        assert_near(reptile.regularizer[name], gradient, 1e-12)
 
 
 def test_share_of_no_task_is_zero() -> None:

@@ -87,24 +87,3 @@ def test_state_dict_has_the_published_names() -> None:
         *(f"mlp.linear_{i}.{part}" for i in (1, 2) for part in ("weight", "bias")),
         *("grad_mean", "grad_std", "grad_s", "k"),
     }
-
-
-def test_running_statistics_equal_those_of_all_rows() -> None:
-    psi = build(normalize=True).double()
-    seen = []
-    for seed in range(3):
-        rows = (inputs(seed)[0].double() * (seed + 1) + seed).flatten(0, 1)
-        psi.observe(torch.tensor(float(len(rows))), rows.sum(dim=0), rows.square().sum(dim=0))
-        seen.append(rows)
-    torch.testing.assert_close(psi.grad_mean, torch.cat(seen).mean(dim=0))
-    torch.testing.assert_close(psi.grad_std, torch.cat(seen).std(dim=0))
-    gradient, hidden = (tensor.double() for tensor in inputs(9))
-    normalized = (gradient - psi.grad_mean) / psi.grad_std
-    plain = build().double()
-    expected = plain.mlp.bend(normalized)
-    torch.testing.assert_close(
-        torch.cosine_similarity(
-            psi(gradient, hidden).gradient - psi(gradient, hidden).gate.view(-1, 1, 1) * gradient, expected, -1
-        ),
-        torch.ones(TASKS, LENGTH, dtype=torch.float64),
-    )

@@ -26,7 +26,6 @@ pytestmark = pytest.mark.slow
 ORDERS = {
     "first": MetaConfig(),
     "difference": MetaConfig(order="second", inner_steps=2),
-    "double_backward": MetaConfig(order="second", hvp="autograd"),
 }
 
 

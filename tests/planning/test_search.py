@@ -60,7 +60,6 @@ def test_slow_gathering_is_told_with_the_remedy(costs: Costs, small_config: Conf
 @pytest.mark.parametrize(
     ("section", "change", "told"),
     [
-        ("meta", {"order": "second", "hvp": "autograd"}, "planned as finite_difference"),
         ("meta", {}, "meta.tasks_per_step=4: 8 workers need as many"),
         ("backbone", {}, "bfloat16 halves"),
     ],

@@ -64,10 +64,10 @@ def sweep(space: dict[str, Any], **tune: Any) -> Config:
             "tune.space.a.cases.x.meta.order: is a dimension of its own as well",
         ),
         (
-            {"meta.hvp": {"choice": ["autograd"], "when": {"meta.order": "second"}}},
-            "tune.space.meta.hvp.when.meta.order=second: never holds, meta.order is first",
+            {"meta.pooling": {"choice": ["all"], "when": {"meta.order": "second"}}},
+            "tune.space.meta.pooling.when.meta.order=second: never holds, meta.order is first",
         ),
-        ({"meta.hvp": {"fixed": "autograd", "when": {"order": 1}}}, "tune.space.meta.hvp.when.order=1: unknown setting"),
+        ({"meta.pooling": {"fixed": "all", "when": {"order": 1}}}, "tune.space.meta.pooling.when.order=1: unknown setting"),
         (
             {"meta.order": {"choice": ["first"]}, "meta.inner_steps": {"choice": [2], "when": {"meta.order": "second"}}},
             "tune.space.meta.inner_steps.when.meta.order=second: never holds in this space",
