@@ -113,10 +113,15 @@ def pipeline(arguments: argparse.Namespace) -> dict[str, Any]:
     from supmer.corpus.prepare import prepare
 
     stages: list[tuple[str, float]] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: stages.append(record.args) if record.msg == "%s in %.1f s" else None  # type: ignore[method-assign]
-    logging.getLogger("supmer.corpus.prepare").setLevel(logging.INFO)
-    logging.getLogger("supmer.corpus.prepare").addHandler(handler)
+
+    def note(record: logging.LogRecord) -> bool:
+        if record.msg.startswith("%s took") and isinstance(record.args, tuple):
+            step, seconds, *_ = record.args
+            stages.append((str(step), float(str(seconds))))
+        return True
+
+    logging.getLogger("supmer.corpus.progress").setLevel(logging.INFO)
+    logging.getLogger("supmer.corpus.progress").addFilter(note)
     folder = Path(arguments.corpus).parent
     started = time.perf_counter()
     output = prepare(

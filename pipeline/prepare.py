@@ -2,7 +2,8 @@
 
     python pipeline/prepare.py --config configs/quickstart.yaml [section.key=value ...]
 
-Says what the clusters are about. The same text and settings are prepared once; the same command goes on after a stop.
+Says what the clusters are about. The same text and settings are prepared once; the same command goes on after a stop. Text
+and embeddings are kept: another number of clusters, or another size of episodes, embeds nothing again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from supmer.config import Config
 
 
 def run(config: Config, arguments: argparse.Namespace) -> None:
-    """Prepare the store and say what is in it, or only what `--inspect` or `--elbow` ask for."""
+    """Prepare the store and print what is in it, or do only what one of the options asks for."""
     # Here, so that --help and a misspelt setting answer at once.
     if arguments.inspect:
         from supmer import storage
@@ -22,6 +23,13 @@ def run(config: Config, arguments: argparse.Namespace) -> None:
         from supmer.corpus.manifest import read_manifest
 
         print(summary(read_manifest(storage.absolute(arguments.inspect))))
+        return
+    if arguments.list_stores or arguments.remove:
+        from supmer import storage
+        from supmer.corpus.stores import list_stores, remove_stores, table
+
+        store_dir = storage.absolute(config.corpus.store_dir)
+        print("\n".join(remove_stores(store_dir, arguments.remove)) if arguments.remove else table(list_stores(store_dir)))
         return
     if arguments.elbow:
         from supmer.corpus.elbow import elbow, table
@@ -42,11 +50,22 @@ def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
+def names(text: str) -> list[str]:
+    """Read names between commas; a slash at the end of a folder's name may stay."""
+    return [part.strip().rstrip("/") for part in text.split(",")]
+
+
 def main() -> None:
     parser = build_parser(__doc__ or "")
     parser.add_argument("--inspect", metavar="STORE", help="print what a store holds, and prepare nothing")
     parser.add_argument(
         "--elbow", metavar="K,K,...", type=numbers, help="print inertia and silhouette for these numbers of clusters"
+    )
+    parser.add_argument(
+        "--list-stores", action="store_true", help="print what lies in corpus.store_dir, with sizes and last use"
+    )
+    parser.add_argument(
+        "--remove", metavar="NAME,NAME,...", type=names, help="delete stores, texts or embeddings that --list-stores names"
     )
     run_job(run, parser)
 

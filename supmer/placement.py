@@ -7,7 +7,8 @@ same code then asks for nothing beyond CPUs and GPUs.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import ray
 
@@ -26,6 +27,11 @@ def role_resources(role: Role) -> dict[str, float]:
     The head's limits tell, not the role's own resource: groups start at zero nodes, so that may exist nowhere yet.
     """
     return {role: ROLE_SHARE} if "limit_cpus" in ray.cluster_resources() else {}
+
+
+def on_data_nodes(function: Callable[..., Any]) -> Any:
+    """Return the function as a Ray task that runs where data is prepared."""
+    return ray.remote(function).options(resources=role_resources("data"))
 
 
 def worker_resources(train: TrainConfig) -> dict[str, float]:

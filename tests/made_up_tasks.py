@@ -17,9 +17,8 @@ from safetensors.numpy import save_file
 
 from supmer.corpus.manifest import CENTROIDS, SCHEMA_VERSION, SPLITS, Manifest, Split, StoredFile, write_manifest
 from supmer.corpus.store import UNIT_SCHEMA
+from supmer.corpus.tables import even_row_groups, write_table
 from supmer.corpus.unit import TokenIds, Unit
-from supmer.corpus.workspace import write_table
-from supmer.corpus.writing import even_row_groups
 from supmer.tasks.vocabulary import TaskVocabulary
 
 
@@ -125,6 +124,7 @@ def write_store(store: MemoryStore, folder: Path, num_clusters: int = 8, rows_pe
         schema_version=SCHEMA_VERSION,
         fingerprint="made-up",
         inputs={},
+        embeddings="",
         counts={},
         d_model=4,
         min_cluster_size=1,

@@ -28,7 +28,7 @@ from supmer.corpus.files import find_files
 from supmer.corpus.manifest import CENTROIDS, MANIFEST, SCHEMA_VERSION, Manifest, StoredFile, write_manifest
 from supmer.corpus.records import read_records
 from supmer.corpus.store import UNIT_SCHEMA, TaskStore
-from supmer.corpus.workspace import write_table
+from supmer.corpus.tables import write_table
 from supmer.errors import UserError
 from supmer.fewshot.published import read_published_prompt, read_published_regularizer
 from supmer.fewshot.starting_points import PROMPT_FILE, REGULARIZER_FILE, build_regularizer, read_prompt, read_tensors
@@ -105,6 +105,7 @@ def save_store(folder: Path) -> Path:
         schema_version=SCHEMA_VERSION,
         fingerprint="f",
         inputs={"corpus": {"unit": "sentence"}},
+        embeddings="",
         counts={"units": 12},
         d_model=4,
         min_cluster_size=2,

@@ -9,9 +9,9 @@ import numpy as np
 
 from supmer.config import Config
 from supmer.corpus.clustering import silhouette
-from supmer.corpus.fingerprint import describe_inputs, fingerprint
-from supmer.corpus.grouping import draw_sample, fit_clusters
-from supmer.corpus.prepare import embed_corpus, store_path
+from supmer.corpus.embed import sample_of
+from supmer.corpus.grouping import fit_clusters, read_sample
+from supmer.corpus.prepare import embed_corpus
 from supmer.errors import UserError
 
 
@@ -27,14 +27,13 @@ class Point:
 def elbow(config: Config, numbers: Sequence[int]) -> list[Point]:
     """Fit K-means for each of the numbers of clusters, ascending.
 
-    The text is cut and embedded once, and kept: preparing a store with the same settings goes on from there.
+    The text is cut and embedded once, and kept: preparing a store, with any number of clusters, goes on from there.
 
     Raises:
         UserError: a number is below 2 or beyond the sample, or the corpus cannot be used.
     """
-    store_uri = store_path(config.corpus, fingerprint(describe_inputs(config)))
-    parts = embed_corpus(config, store_uri)
-    sample = draw_sample(parts, config.clusters, config.corpus.seed, store_uri)
+    text, places = embed_corpus(config)
+    sample = read_sample(places.embeddings, sample_of(text, config))
     points = []
     for number in sorted(set(numbers)):
         if not 2 <= number <= len(sample):

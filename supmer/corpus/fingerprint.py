@@ -1,25 +1,34 @@
-"""What a store is made from: two preparations with equal fingerprints give equal stores."""
+"""What texts, embeddings and stores are made from: two preparations with equal fingerprints give equal results."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from types import MappingProxyType
 from typing import Any
 
+from supmer import storage
 from supmer.backbone.load import backbone_identity, folder_digest
-from supmer.config import Config
+from supmer.config import Config, CorpusConfig
 from supmer.corpus.clustering import min_cluster_size, min_num_clusters
 from supmer.corpus.contamination import task_files
 from supmer.corpus.files import CorpusFile
 from supmer.corpus.hub import describe_hub
+from supmer.corpus.levels import EMBEDDINGS_PREFIX, NAME_LETTERS, TEXT_PREFIX, store_path
 from supmer.corpus.manifest import SCHEMA_VERSION
 from supmer.corpus.reading import corpus_files
 
-WITHOUT_EFFECT = {"store_dir", "embedders", "paths", "exclude_tasks"}
-"""Settings of the corpus section that do not change the store (of paths, the files they lead to count)."""
+TEXT_INPUTS = ("schema_version", "sources", "excluded_tasks", "corpus", "tokenizer", "sentencex")
+"""Of `describe_inputs`: what decides the cut text."""
+
+ENCODER_INPUTS = ("encoder",)
+"""What decides the embeddings besides."""
+
+NOT_IN_TEXT = {"store_dir", "embedders", "embed_batch_tokens", "paths", "exclude_tasks", "validation_fraction"}
+"""Settings of the corpus section that do not change the text (of paths, the files they lead to count)."""
 
 
 def describe_inputs(config: Config) -> dict[str, Any]:
@@ -30,18 +39,60 @@ def describe_inputs(config: Config) -> dict[str, Any]:
     Raises:
         UserError: there are no files, or a Parquet file has no text column.
     """
+    clusters = config.clusters
+    backbone: dict[str, Any] = backbone_identity(config.backbone)
+    own = ("name", "revision", "content") if config.backbone.tokenizer is None else ("tokenizer", "tokenizer_revision")
+    of_backbone = backbone | {"dtype": config.backbone.dtype}
+    model = clusters.embedding_model
     return {
         "schema_version": SCHEMA_VERSION,
         "sources": describe_sources(config),
         "excluded_tasks": _digest_files(task_files(config.corpus)),
-        "corpus": config.corpus.model_dump(mode="json", exclude=WITHOUT_EFFECT),
-        "clusters": config.clusters.model_dump(mode="json"),
+        "corpus": config.corpus.model_dump(mode="json", exclude=NOT_IN_TEXT),
+        "tokenizer": {"setting": config.backbone.tokenizer} | {name: backbone.get(name) for name in own},
+        "sentencex": metadata.version("sentencex"),
+        "encoder": {"model": model, "revision": clusters.embedding_revision, "content": folder_digest(model)}
+        if model
+        else of_backbone,
+        "backbone": of_backbone,
+        "clusters": clusters.model_dump(mode="json", exclude={"embedding_model", "embedding_revision"}),
+        "validation_fraction": config.corpus.validation_fraction,
         "min_cluster_size": min_cluster_size(config.tasks),
         "min_num_clusters": min_num_clusters(config.tasks),
-        "backbone": backbone_identity(config.backbone) | {"dtype": config.backbone.dtype},
-        "embedding_model": folder_digest(config.clusters.embedding_model) if config.clusters.embedding_model else None,
-        "sentencex": metadata.version("sentencex"),
     }
+
+
+def text_inputs(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides the cut text, of what `describe_inputs` returns."""
+    return {name: inputs[name] for name in TEXT_INPUTS}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Folders of the results for one configuration.
+
+    `sample` is None unless `clusters.embedding_model` is set: then it holds the backbone's embeddings of the sample.
+    """
+
+    text: str
+    embeddings: str
+    sample: str | None
+    store: str
+
+    @classmethod
+    def of(cls, corpus: CorpusConfig, inputs: dict[str, Any]) -> Places:
+        """Return the folders for what `describe_inputs` returns."""
+        about_text = text_inputs(inputs)
+        text = storage.join(storage.absolute(corpus.store_dir), TEXT_PREFIX + fingerprint(about_text)[:NAME_LETTERS])
+
+        def embeddings(*names: str, **others: Any) -> str:
+            made_from = about_text | {name: inputs[name] for name in names} | others
+            return storage.join(text, EMBEDDINGS_PREFIX + fingerprint(made_from)[:NAME_LETTERS])
+
+        sample = None
+        if inputs["encoder"] != inputs["backbone"]:
+            sample = embeddings("backbone", sample_size=inputs["clusters"]["sample_size"])
+        return cls(text, embeddings(*ENCODER_INPUTS), sample, store_path(corpus, fingerprint(inputs)))
 
 
 def describe_sources(config: Config) -> dict[str, Any]:

@@ -1,73 +1,83 @@
-"""From embedded parts to clusters, as Ray computations: a sample, K-means, assignment, centroids in the backbone's width."""
+"""Third step of a preparation, as Ray computations: a sample, k-means, and all units sorted by cluster into files.
+
+Sorting is external: a few shards at a time are sorted and written, then each file of the store is gathered from those.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pds
 import ray
 
-from supmer.config import ClustersConfig, Config
-from supmer.corpus.clustering import Fit, Merged, assign, distances, fit_kmeans, sample_counts
-from supmer.corpus.stages import embedder_pool, embedder_resources, embedder_threads, on_data_nodes
+from supmer import storage
+from supmer.config import ClustersConfig
+from supmer.corpus.clustering import Fit, Merged, assign, distances, fit_kmeans
+from supmer.corpus.cutting import KEY_RANGE
+from supmer.corpus.embed import SampledShard
+from supmer.corpus.levels import WORK, CutText, embeddings_path, units_path
+from supmer.corpus.manifest import SPLITS, Split, StoredFile
+from supmer.corpus.progress import Progress
+from supmer.corpus.store import UNIT_SCHEMA
+from supmer.corpus.summaries import NEAREST_PER_CLUSTER, ClusterSummary, count_words
+from supmer.corpus.tables import even_row_groups, full_row_groups, read_array, read_table, write_table
 from supmer.corpus.unit import Embeddings
-from supmer.corpus.workspace import Part, Workspace, write_table
+from supmer.placement import on_data_nodes
 
-PARTS_PER_RUN = 8
-"""Parts that are sorted together: fewer and larger runs to gather a cluster from, against memory per task."""
+SHARDS_SORTED_TOGETHER = 8
+"""Fewer and larger sorted files to gather a cluster from, against memory per task."""
 
-RUN_ROW_GROUP = 1024
+SORTED_ROW_GROUP = 1024
+
+ROWS_PER_ROW_GROUP = 256
+"""An episode takes tens of units of a cluster: a row group holds several times as many, and little that is not needed."""
+
+ROWS_PER_FILE = 65_536
+"""About as many; also what one task holds in memory."""
+
+ROWS_FOR_WORDS = 2000
+"""Random units of a file from which the cluster's typical words are found."""
 
 
-def draw_sample(parts: Sequence[Part], config: ClustersConfig, seed: int, store_uri: str) -> Embeddings:
-    """Return the embeddings [n, e] of a uniform sample of at most `clusters.sample_size` units."""
-    sample_part = on_data_nodes(_sample_part)
-    pending = [sample_part.remote(store_uri, *share) for share in _shares(parts, config, seed)]
-    return np.concatenate(ray.get(pending))
+def read_sample(embeddings: str, sample: Sequence[SampledShard]) -> Embeddings:
+    """Return the embeddings [n, e] of the sampled units."""
+    read = on_data_nodes(_read_sampled)
+    with Progress("reading the sample for k-means", len(sample), "shards") as progress:
+        return np.concatenate(progress.gather([read.remote(embeddings, shard) for shard in sample]))
 
 
 def fit_clusters(sample: Embeddings, config: ClustersConfig, seed: int) -> Fit:
-    """Fit K-means, restarts side by side; return the best."""
+    """Fit k-means, restarts side by side; return the best."""
     shared = ray.put(sample)
     fit = on_data_nodes(fit_kmeans)
-    fits: list[Fit] = ray.get([fit.remote(shared, config, seed, restart) for restart in range(config.restarts)])
+    with Progress(f"fitting {config.num_clusters} clusters by k-means", config.restarts, "restarts") as progress:
+        fits: list[Fit] = progress.gather([fit.remote(shared, config, seed, restart) for restart in range(config.restarts)])
     return min(fits, key=lambda fit: fit.inertia)
 
 
-def sort_runs(parts: Sequence[Part], fit: Fit, store_uri: str, first_train_key: int) -> list[Counter[tuple[int, int]]]:
-    """Assign all units to clusters and write them as sorted runs; return the units per (split, cluster) of each run.
-
-    Documents whose key is below `first_train_key` are validation (split 1), the others are train (split 0).
-    """
-    groups = [[part.name for part in parts[i : i + PARTS_PER_RUN]] for i in range(0, len(parts), PARTS_PER_RUN)]
-    centroids = ray.put(fit.centroids)
-    sort_run = on_data_nodes(_sort_run)
-    pending = [sort_run.remote(store_uri, number, group, centroids, first_train_key) for number, group in enumerate(groups)]
-    return list(ray.get(pending))
-
-
-def backbone_centroids(parts: Sequence[Part], fit: Fit, merged: Merged, config: Config, store_uri: str) -> Embeddings:
+def backbone_centroids(
+    sample: Embeddings, fit: Fit, merged: Merged, shards: Sequence[SampledShard], folder: str
+) -> Embeddings:
     """Return the clusters' means [K', d] in the backbone's embedding space, over the units of the sample.
 
-    What K-means saw were embeddings of another model; `scc` needs centroids that are embeddings of the backbone. A cluster
-    that the sample missed gets the mean of the whole sample.
+    What k-means saw were embeddings of another model; `scc` needs centroids that are embeddings of the backbone, whose
+    embeddings of the sample lie in `folder`. A cluster that the sample missed gets the mean of the whole sample.
     """
-    shares = _shares(parts, config.clusters, config.corpus.seed)
-    num_actors, resources = embedder_resources(config.corpus.embedders, len(shares))
-    rows = [{"part": part, "size": size, "seed": seed} for part, size, seed in shares]
-    pieces = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        SumPart,
-        fn_constructor_args=(config, store_uri, fit.centroids, embedder_threads(num_actors)),
-        compute=embedder_pool(num_actors),
-        **resources,
-    )
-    sums: Any = 0.0
-    sizes: Any = 0
-    for row in pieces.iter_rows():
-        sums, sizes = sums + row["sums"], sizes + row["sizes"]
+    labels = assign(sample, fit.centroids)
+    sizes = np.bincount(labels, minlength=len(fit.centroids))
+    bounds = np.cumsum([0, *(shard.size for shard in shards)])
+    sums: Any = None
+    for shard, start in zip(shards, bounds, strict=False):
+        found = read_array(embeddings_path(folder, shard.name))
+        if sums is None:
+            sums = np.zeros((len(sizes), found.shape[1]))
+        np.add.at(sums, labels[start : start + shard.size], found)
     total = sums.sum(axis=0) / sizes.sum()
     means = [
         sums[members].sum(axis=0) / sizes[members].sum() if sizes[members].sum() else total for members in merged.members
@@ -75,64 +85,115 @@ def backbone_centroids(parts: Sequence[Part], fit: Fit, merged: Merged, config: 
     return np.stack(means).astype(np.float32)
 
 
-class SumPart:
-    """Embed the sampled units of a part with the backbone; sum the embeddings by cluster, and count."""
+def sort_by_cluster(
+    text: CutText, embeddings: str, fit: Fit, store_uri: str, first_train_key: int
+) -> list[Counter[tuple[int, int]]]:
+    """Assign all units to clusters and write them sorted; return the units per (split, cluster) of each sorted file.
 
-    def __init__(self, config: Config, store_uri: str, centroids: Embeddings, num_threads: int) -> None:
-        import torch
-
-        from supmer.corpus.embedding import Encoder
-
-        torch.set_num_threads(num_threads)
-        self.workspace = Workspace(store_uri)
-        self.centroids = centroids
-        self.encoder = Encoder.of_backbone(config.backbone, config.corpus.embed_batch_tokens)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        embeddings = self.workspace.read_embeddings(row["part"])
-        rows = _sample_rows(len(embeddings), row["size"], row["seed"])
-        clusters = assign(embeddings[rows], self.centroids)
-        found = self.encoder.embed_units(self.workspace.read_units(row["part"], ["tokens"]).take(rows))
-        sums = np.zeros((len(self.centroids), found.shape[1]))
-        np.add.at(sums, clusters, found)
-        return {"sums": sums, "sizes": np.bincount(clusters, minlength=len(self.centroids))}
+    Documents whose key is below `first_train_key` are validation (split 1), the others are train (split 0).
+    """
+    names = [shard.name for shard in text.shards]
+    groups = [names[i : i + SHARDS_SORTED_TOGETHER] for i in range(0, len(names), SHARDS_SORTED_TOGETHER)]
+    centroids = ray.put(fit.centroids)
+    sort = on_data_nodes(_sort_shards)
+    with Progress("assigning sentences to clusters", len(groups), "groups of shards") as progress:
+        return progress.gather(
+            [
+                sort.remote(text.uri, embeddings, group, centroids, first_train_key, _sorted(store_uri, number))
+                for number, group in enumerate(groups)
+            ]
+        )
 
 
-def _shares(parts: Sequence[Part], config: ClustersConfig, seed: int) -> list[tuple[str, int, list[int]]]:
-    """Return the parts that belong to the sample, each with the number of its units and the seed that draws them."""
-    sizes = sample_counts([part.num_units for part in parts], config.sample_size, seed)
-    numbered = enumerate(zip(parts, sizes, strict=True))
-    return [(part.name, size, [seed, 1, number]) for number, (part, size) in numbered if size]
+@dataclass(frozen=True)
+class PlannedFile:
+    """One file to write: the units of some k-means clusters in a split whose keys lie in [low, high)."""
+
+    split: Split
+    cluster: int
+    members: list[int]
+    number: int
+    low: int
+    high: int
+
+    @property
+    def path(self) -> str:
+        return f"split={self.split}/cluster={self.cluster:05d}/part-{self.number:05d}.parquet"
 
 
-def _sample_part(store_uri: str, part: str, size: int, seed: list[int]) -> Embeddings:
-    embeddings = Workspace(store_uri).read_embeddings(part)
-    sampled: Embeddings = embeddings[_sample_rows(len(embeddings), size, seed)]
+def plan_files(sizes: Counter[tuple[int, int]], merged: Merged) -> list[PlannedFile]:
+    """List the files of all clusters in both splits; `sizes` counts units by (split, k-means cluster)."""
+    files = []
+    for split_index, split in enumerate(SPLITS):
+        for cluster, members in enumerate(merged.members):
+            size = sum(sizes[split_index, member] for member in members)
+            num_files = -(-size // ROWS_PER_FILE)
+            bounds = [KEY_RANGE // max(num_files, 1) * number for number in range(num_files)] + [KEY_RANGE]
+            files += [
+                PlannedFile(split, cluster, members, number, bounds[number], bounds[number + 1])
+                for number in range(num_files)
+            ]
+    return files
+
+
+def write_files(
+    planned: Sequence[PlannedFile], num_sorted: int, store_uri: str
+) -> tuple[list[StoredFile], list[ClusterSummary]]:
+    """Write all files; return them in order, and what each is about."""
+    write = on_data_nodes(_write_file)
+    with Progress("writing the store", len(planned), "files") as progress:
+        written = progress.gather([write.remote(file, num_sorted, store_uri) for file in planned])
+    return [file for file, _ in written], [summary for _, summary in written]
+
+
+def _read_sampled(embeddings: str, shard: SampledShard) -> Embeddings:
+    array = read_array(embeddings_path(embeddings, shard.name))
+    sampled: Embeddings = array[shard.rows(len(array))]
     return sampled
 
 
-def _sample_rows(num_rows: int, size: int, seed: list[int]) -> Any:
-    return np.sort(np.random.default_rng(seed).choice(num_rows, size, replace=False, shuffle=False))
-
-
-def _sort_run(
-    store_uri: str, number: int, parts: list[str], centroids: Embeddings, first_train_key: int
+def _sort_shards(
+    text_uri: str, embeddings: str, shards: list[str], centroids: Embeddings, first_train_key: int, file: str
 ) -> Counter[tuple[int, int]]:
-    workspace = Workspace(store_uri)
     tables = []
-    for part in parts:
-        units, embeddings = workspace.read_units(part), workspace.read_embeddings(part)
-        clusters = assign(embeddings, centroids)
+    for shard in shards:
+        units, array = read_table(units_path(text_uri, shard)), read_array(embeddings_path(embeddings, shard))
+        clusters = assign(array, centroids)
         columns = {
             "split": pa.array(units["document_key"].to_numpy() < first_train_key, pa.int8()),
             "cluster": pa.array(clusters),
-            "distance": pa.array(distances(embeddings, centroids, clusters)),
+            "distance": pa.array(distances(array, centroids, clusters)),
         }
         for name, values in columns.items():
             units = units.append_column(name, values)
-        tables.append(units)
+        tables.append(units.replace_schema_metadata(None))
     table = pa.concat_tables(tables).sort_by([(key, "ascending") for key in ("split", "cluster", "unit_key")])
-    num_rows = table.num_rows
-    groups = [min(RUN_ROW_GROUP, num_rows - start) for start in range(0, num_rows, RUN_ROW_GROUP)]
-    write_table(workspace.run(number), table.replace_schema_metadata(None), groups)
+    write_table(file, table, full_row_groups(table.num_rows, SORTED_ROW_GROUP))
     return Counter(zip(table["split"].to_pylist(), table["cluster"].to_pylist(), strict=True))
+
+
+def _write_file(file: PlannedFile, num_sorted: int, store_uri: str) -> tuple[StoredFile, ClusterSummary]:
+    """Gather one file's units from everything that is sorted, and write it."""
+    filesystem, _ = storage.resolve(store_uri)
+    paths = [storage.resolve(_sorted(store_uri, number))[1] for number in range(num_sorted)]
+    wanted = (
+        (pc.field("split") == pa.scalar(SPLITS.index(file.split), pa.int8()))
+        & pc.field("cluster").isin(pa.array(file.members, pa.int32()))
+        & (pc.field("unit_key") >= file.low)
+        & (pc.field("unit_key") < file.high)
+    )
+    units = pds.dataset(paths, filesystem=filesystem, format="parquet")
+    gathered = units.to_table(columns=[*UNIT_SCHEMA.names, "unit_key", "distance"], filter=wanted)
+    gathered = gathered.sort_by([(key, "ascending") for key in ("unit_key", "document", "position")])
+    nearest = gathered.select(["distance", "text"]).sort_by("distance").slice(0, NEAREST_PER_CLUSTER)
+    table = gathered.select(UNIT_SCHEMA.names).cast(UNIT_SCHEMA)
+    groups = even_row_groups(table.num_rows, ROWS_PER_ROW_GROUP)
+    write_table(storage.join(store_uri, file.path), table, groups)
+    counted = table["text"].slice(0, ROWS_FOR_WORDS).to_pylist()
+    nearest_units = list(zip(*nearest.to_pydict().values(), strict=True))
+    stored = StoredFile(split=file.split, cluster=file.cluster, path=file.path, row_groups=groups)
+    return stored, ClusterSummary(file.cluster, nearest_units, count_words(counted), len(counted))
+
+
+def _sorted(store_uri: str, number: int) -> str:
+    return storage.join(store_uri, WORK, "sorted", f"{number:06d}.parquet")

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from statistics import median
 
 from supmer.corpus.manifest import SPLITS, Manifest
+from supmer.corpus.records import SKIP_REASONS
 
 logger = logging.getLogger(__name__)
 
 SHOWN_CHARACTERS = 100
+
+LEFT_OUT = SKIP_REASONS | {
+    "documents_too_short": "documents of fewer sentences than corpus.min_document_units allows",
+    "units_of_short_documents": "sentences of such documents",
+    "units_too_short": "sentences of fewer tokens than corpus.min_unit_tokens allows",
+    "units_overlong": "pieces of more than 20,000 characters, which are no sentences",
+    "units_with_special_tokens": "sentences that spell a special token of the tokenizer",
+    "units_of_excluded_tasks": "sentences that share words with corpus.exclude_tasks",
+    "duplicate_documents": "documents that occurred before",
+    "duplicate_units": "sentences that occurred before",
+}
+"""What the counts of a text mean, in words."""
 
 
 def summary(manifest: Manifest) -> str:
@@ -33,6 +47,19 @@ def log_clusters(manifest: Manifest) -> None:
         sizes = [manifest.size(split, cluster) for cluster in range(manifest.num_clusters)]
         bounds = min(sizes), int(median(sizes)), max(sizes)
         logger.info("%s: %d units; clusters hold min %d, median %d, max %d", split, sum(sizes), *bounds)
+
+
+def log_counts(counts: Counter[str]) -> None:
+    """Log how much text was kept, and what was left out for which reason."""
+    logger.info(
+        "kept %s sentences of %s documents (read: %s documents); %s sentences were shortened to corpus.max_unit_tokens",
+        *(f"{counts[name]:,}" for name in ("units", "documents", "documents_read", "units_shortened")),
+    )
+    for reason, meaning in LEFT_OUT.items():
+        if counts[reason]:
+            # What could not be read may be a mistake; the other reasons are as the settings ask for.
+            level = logging.WARNING if reason in SKIP_REASONS else logging.INFO
+            logger.log(level, "left out: %s %s", f"{counts[reason]:,}", meaning)
 
 
 def _silhouette(manifest: Manifest) -> str:

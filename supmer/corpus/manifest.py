@@ -11,7 +11,7 @@ from typing_extensions import Self
 from supmer import storage
 from supmer.errors import UserError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised whenever stores of the earlier layout cannot be read any more."""
 
 MANIFEST, CENTROIDS, PICTURE = "manifest.json", "centroids.safetensors", "clusters.svg"
@@ -48,10 +48,11 @@ class StoredFile(BaseModel):
 class Manifest(BaseModel):
     """Content of `manifest.json`.
 
-    `counts` holds the number of documents and units kept and of everything left out, by reason. `merged_from[c]` lists the
-    k-means clusters that became cluster c: more than one where some were too small for an episode (`min_cluster_size`
-    units). `silhouette` is that of the k-means clusters on a part of the sample. For the reader's eye, `nearest[c]` holds
-    the units nearest to the centroid of cluster c, and `typical_words[c]` the words that set it apart.
+    `embeddings` names the folder, in `corpus.store_dir`, of the embeddings that were clustered. `counts` holds the number of
+    documents and units kept and of everything left out, by reason. `merged_from[c]` lists the k-means clusters that became
+    cluster c: more than one where some were too small for an episode (`min_cluster_size` units). `silhouette` is that of
+    the k-means clusters on a part of the sample. For people to look at, `nearest[c]` holds the units nearest to the
+    centroid of cluster c, and `typical_words[c]` the words that set it apart.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +60,7 @@ class Manifest(BaseModel):
     schema_version: int
     fingerprint: str
     inputs: dict[str, Any]
+    embeddings: str
     counts: dict[str, int]
     d_model: int
     min_cluster_size: int
@@ -71,8 +73,8 @@ class Manifest(BaseModel):
 
     @model_validator(mode="after")
     def check_clusters(self) -> Self:
-        told = {len(self.nearest), len(self.typical_words)}
-        if told != {self.num_clusters} or any(file.cluster >= self.num_clusters for file in self.files):
+        described = {len(self.nearest), len(self.typical_words)}
+        if described != {self.num_clusters} or any(file.cluster >= self.num_clusters for file in self.files):
             raise ValueError("words, units and files must be of the clusters that there are")
         return self
 

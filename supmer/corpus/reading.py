@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -22,8 +21,8 @@ from supmer.corpus.records import Record, check_parquet_column, read_records
 from supmer.errors import UserError
 from supmer.placement import role_resources
 
-PART_CHARACTERS = 2_000_000
-"""Documents travel in parts of about this size: the grain of parallelism, of memory and of resumption."""
+SHARD_CHARACTERS = 2_000_000
+"""Documents travel in shards of about this size: the grain of parallelism, of memory and of resumption."""
 
 READER_CPUS = 0.5
 """Reserved by a reading task. Other than what follows it: Ray would otherwise fuse both into one task per file."""
@@ -32,29 +31,33 @@ READER_CPUS = 0.5
 def read_documents(config: Config) -> Dataset:
     """Return the corpus as a lazy dataset with the columns `document` (a stable id) and `text`.
 
-    Rows come in no promised order. Rows that cannot be used are left out here; `read_parts` also counts them.
+    Rows come in no promised order. Rows that cannot be used are left out here; `read_shards` also counts them.
 
     Raises:
         UserError: there are no files, or a Parquet file has no text column.
     """
-    return read_parts(config).flat_map(_documents_of)
+    return read_shards(config.corpus)[0].flat_map(_documents_of)
 
 
-def read_parts(config: Config) -> Dataset:
-    """Return the corpus as a lazy dataset with one row per part.
+def read_shards(corpus: CorpusConfig) -> tuple[Dataset, int, str]:
+    """Return the corpus as a lazy dataset with one row per shard; how many files (or the like) it has; and what these are.
 
-    Columns: `part` (id; the cut into parts depends on the corpus and its settings only), `documents` and `texts` (lists of
-    the same length), `skipped` (JSON, counts by reason since the file's previous part) and `seconds` (spent reading).
+    Rows come in no promised order. Columns: `shard` (id; the cut into shards depends on the corpus and its settings only),
+    `documents` and `texts` (lists of the same length), `skipped` (JSON, counts by reason since the previous shard of the
+    same files) and `num_finished` (files that were read to their end with this shard).
 
     Raises:
         UserError: there are no files, or a Parquet file has no text column.
     """
     quieten_ray_data()
-    corpus = config.corpus
-    rows = [{"group": index, "contents": json.dumps(contents)} for index, contents in enumerate(_groups(corpus))]
-    return ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
+    kind, groups = _sources(corpus)
+    if corpus.max_documents is not None:  # one task counts them
+        groups = [list(itertools.chain(*groups))]
+    rows = [{"group": index, "contents": json.dumps({kind: group})} for index, group in enumerate(groups)]
+    shards = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
         _read_group, fn_kwargs={"config": corpus}, num_cpus=READER_CPUS, resources=role_resources("data")
     )
+    return shards, sum(len(group) for group in groups), kind
 
 
 def corpus_files(config: CorpusConfig) -> CorpusFiles:
@@ -67,24 +70,17 @@ def corpus_files(config: CorpusConfig) -> CorpusFiles:
 
 
 def quieten_ray_data() -> None:
-    """No progress bars; and a part is a block of its own, not a few bytes of a large one that one task works on."""
+    """No progress bars; and a shard is a block of its own, not a few bytes of a large one that one task works on."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    context.target_max_block_size = PART_CHARACTERS
+    context.target_max_block_size = SHARD_CHARACTERS
     context.raise_original_map_exception = True
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that the bars are off
 
 
-def _groups(config: CorpusConfig) -> list[dict[str, Any]]:
-    """Return what each task reads, as JSON values: one task for all if the number of documents is limited."""
-    kind, groups = _sources(config)
-    if config.max_documents is not None:
-        groups = [list(itertools.chain(*groups))]
-    return [{kind: group} for group in groups]
-
-
 def _sources(config: CorpusConfig) -> tuple[str, list[list[Any]]]:
+    """Return the kind of things to read, and what each task reads of them, as JSON values."""
     if config.format == "package_docs":
         if not config.packages:
             raise UserError("corpus.packages=[]: must name at least one package for corpus.format=package_docs")
@@ -95,21 +91,29 @@ def _sources(config: CorpusConfig) -> tuple[str, list[list[Any]]]:
 
 
 def _read_group(row: dict[str, Any], config: CorpusConfig) -> Iterator[dict[str, Any]]:
-    """Yield the parts of one group of files or packages (at least one, which carries the counts)."""
+    """Yield the shards of one group of files or packages (at least one, which carries the counts)."""
+    contents = json.loads(row["contents"])
     skipped: Counter[str] = Counter()
-    part: list[Record] = []
+    documents: list[Record] = []
     size = number = 0
-    start = time.perf_counter()
-    documents = _records(json.loads(row["contents"]), config, skipped)
-    for document in itertools.islice(documents, config.max_documents):
-        part.append(document)
+
+    def shard(num_finished: int) -> dict[str, Any]:
+        return {
+            "shard": f"{row['group']:06d}-{number:06d}",
+            "documents": [document for document, _ in documents],
+            "texts": [text for _, text in documents],
+            "skipped": json.dumps(skipped),
+            "num_finished": num_finished,
+        }
+
+    for document in itertools.islice(_records(contents, config, skipped), config.max_documents):
+        documents.append(document)
         size += len(document[1])
-        if size >= PART_CHARACTERS:
-            yield _part(row["group"], number, part, skipped, time.perf_counter() - start)
-            part, size, number = [], 0, number + 1
+        if size >= SHARD_CHARACTERS:
+            yield shard(num_finished=0)
+            documents, size, number = [], 0, number + 1
             skipped.clear()
-            start = time.perf_counter()
-    yield _part(row["group"], number, part, skipped, time.perf_counter() - start)
+    yield shard(num_finished=sum(len(group) for group in contents.values()))
 
 
 def _records(contents: dict[str, Any], config: CorpusConfig, skipped: Counter[str]) -> Iterator[Record]:
@@ -142,22 +146,12 @@ def _by_source(
 
 
 def is_drawn(seed: int, document: str, share: float) -> bool:
-    """Tell whether a document belongs to the seeded share of its source that is kept."""
+    """Return whether a document belongs to the seeded share of its source that is kept."""
     return seeded_keys(seed, document)[1] < share * KEY_RANGE
 
 
-def _part(group: int, number: int, documents: list[Record], skipped: Counter[str], seconds: float) -> dict[str, Any]:
-    return {
-        "part": f"{group:06d}-{number:06d}",
-        "documents": [document for document, _ in documents],
-        "texts": [text for _, text in documents],
-        "skipped": json.dumps(skipped),
-        "seconds": seconds,
-    }
-
-
-def _documents_of(part: dict[str, Any]) -> list[dict[str, str]]:
+def _documents_of(shard: dict[str, Any]) -> list[dict[str, str]]:
     return [
         {"document": str(document), "text": str(text)}
-        for document, text in zip(part["documents"], part["texts"], strict=True)
+        for document, text in zip(shard["documents"], shard["texts"], strict=True)
     ]

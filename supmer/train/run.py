@@ -20,7 +20,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from supmer import storage
 from supmer.backbone.load import load_tokenizer
 from supmer.config import Config, TrainConfig
-from supmer.corpus.prepare import prepare, store_path
+from supmer.corpus.levels import store_path
+from supmer.corpus.prepare import prepare
 from supmer.placement import check_capacity, worker_and_builder_cpus, worker_resources
 from supmer.pretrain import warmup
 from supmer.runtime import connect_ray

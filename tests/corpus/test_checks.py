@@ -44,6 +44,7 @@ def test_each_split_needs_clusters_that_host_episodes(validation_rows: int) -> N
         schema_version=SCHEMA_VERSION,
         fingerprint="",
         inputs={},
+        embeddings="",
         counts={},
         d_model=4,
         min_cluster_size=32,

@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
+from supmer import storage
 from supmer.backbone.load import load_model_config, load_tokenizer
 from supmer.config import Config, CorpusConfig
 from supmer.corpus import prepare as prepare_module
@@ -31,7 +33,6 @@ from supmer.corpus.manifest import read_manifest
 from supmer.corpus.prepare import prepare
 from supmer.corpus.reading import read_documents
 from supmer.corpus.store import TaskStore
-from supmer.corpus.workspace import Workspace
 from supmer.errors import UserError
 from supmer.tasks.sampler import EpisodeSampler
 from supmer.tasks.vocabulary import TaskVocabulary
@@ -57,6 +58,11 @@ def stored_rows(uri: str) -> dict[str, list[dict]]:
     return {
         str(path.relative_to(root)): pq.read_table(path).to_pylist() for path in sorted(root.rglob("split=*/**/*.parquet"))
     }
+
+
+def written_in(stores: Path) -> dict[Path, int]:
+    """Return when each file was written, but for the marks of its last use."""
+    return {path: path.stat().st_mtime_ns for path in stores.rglob("*") if path.is_file() and path.name != "last_used"}
 
 
 def test_documents_are_read_with_stable_ids(make_config: MakeConfig, tmp_path: Path, documents: list[str]) -> None:
@@ -118,11 +124,31 @@ def test_manifest_tells_every_row_group(store: TaskStore) -> None:
 def test_equal_inputs_are_not_prepared_twice(
     store: TaskStore, make_config: MakeConfig, stores: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = {path: path.stat().st_mtime_ns for path in stores.rglob("*")}
+    before = written_in(stores)
     caplog.set_level(logging.INFO)
-    assert prepare(make_config(stores, "run.seed=5", "corpus.embedders=1", "meta.steps=7")) == store.uri
+    speed = ("corpus.embedders=1", "corpus.embed_batch_tokens=64")
+    assert prepare(make_config(stores, "run.seed=5", "meta.steps=7", *speed)) == store.uri
     assert f"store {store.uri} re-used" in caplog.text
-    assert {path: path.stat().st_mtime_ns for path in stores.rglob("*")} == before
+    assert written_in(stores) == before
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["clusters.num_clusters=5", "tasks.num_support=3", "tasks.kinds=[nsp,scss]", "corpus.validation_fraction=0.4"],
+)
+def test_other_clusters_and_episodes_embed_nothing_again(
+    store: TaskStore, make_config: MakeConfig, stores: Path, tmp_path: Path, setting: str
+) -> None:
+    """The store is the one that is prepared from nothing but for `tasks.kinds`, which few stores differ by."""
+    before = written_in(stores)
+    uri = prepare(make_config(stores, setting))
+    assert uri != store.uri
+    after = written_in(stores)
+    assert before.items() <= after.items()
+    assert {path.relative_to(stores).parts[0] for path in after.keys() - before.keys()} == {Path(uri).name}
+    assert read_manifest(uri).embeddings == store.manifest.embeddings
+    if setting == "clusters.num_clusters=5":
+        assert stored_rows(uri) == stored_rows(prepare(make_config(tmp_path, setting)))
 
 
 def test_parallelism_does_not_change_the_store(store: TaskStore, make_config: MakeConfig, tmp_path: Path) -> None:
@@ -134,24 +160,44 @@ def test_parallelism_does_not_change_the_store(store: TaskStore, make_config: Ma
 def test_an_interrupted_preparation_goes_on(
     store: TaskStore, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What is finished is not written again, also with another size of batches."""
+
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "write_centroids", interrupt)
+        patch.setattr("supmer.corpus.embed.write_embeddings", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(make_config(tmp_path, "corpus.embed_batch_tokens=1000"))
+    finished = written_in(tmp_path)
+    assert {path.suffix for path in finished} == {".json", ".parquet", ".npy"}
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "write_manifest", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare(make_config(tmp_path))
-    (uri,) = (str(path) for path in tmp_path.iterdir())
+    (uri,) = (str(path) for path in tmp_path.iterdir() if not path.name.startswith("text-"))
     with pytest.raises(UserError, match="not a complete one"):
         TaskStore.open(uri)
-    kinds = ("pieces", "hashes", "repeated", "units", "embeddings")
-    finished = {path: path.stat().st_mtime_ns for kind in kinds for path in Path(uri, "work", kind).iterdir()}
-    assert finished
-    with monkeypatch.context() as patch:
-        patch.setattr(Workspace, "delete", lambda _: None)
-        assert prepare(make_config(tmp_path)) == uri
-    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert prepare(make_config(tmp_path)) == uri
+    assert finished.items() <= written_in(tmp_path).items()
+    assert not Path(uri, "work").exists()
     assert stored_rows(uri) == stored_rows(store.uri)
+
+
+def test_an_interrupted_cut_goes_on(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("supmer.corpus.text.write_text", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(make_config(tmp_path))
+    finished = written_in(tmp_path)
+    assert {path.parent.name for path in finished} >= {"cut", "hashes", "repeated", "units"}
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "delete_folder", lambda _: None)
+        prepare(make_config(tmp_path))
+    assert finished.items() <= written_in(tmp_path).items()
 
 
 @pytest.mark.slow
@@ -162,18 +208,29 @@ def test_of_two_jobs_the_first_to_end_completes_the_store_for_both(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """The other job ends while this one is about to link its text; then again while this one sorts by cluster."""
     caplog.set_level(logging.INFO)
-    config, sort_runs = make_config(tmp_path), prepare_module.sort_runs
+    config = make_config(tmp_path)
 
-    def let_the_other_end_first(*arguments: Any) -> Any:
-        monkeypatch.setattr(prepare_module, "sort_runs", sort_runs)
-        prepare(config)
-        return sort_runs(*arguments)
+    def end_first(module: str, function: str) -> None:
+        original = getattr(sys.modules[module], function)
 
-    monkeypatch.setattr(prepare_module, "sort_runs", let_the_other_end_first)
+        def let_the_other_end_first(*arguments: Any) -> Any:
+            monkeypatch.setattr(f"{module}.{function}", original)
+            prepare(config)
+            return original(*arguments)
+
+        monkeypatch.setattr(f"{module}.{function}", let_the_other_end_first)
+
+    end_first("supmer.corpus.text", "_find_duplicates")
     uri = prepare(config)
+    (text,) = tmp_path.glob("text-*")
+    assert f"text {text} was completed by another job meanwhile" in caplog.text
+    Path(uri, "manifest.json").unlink()
+    end_first("supmer.corpus.prepare", "write_files")
+    assert prepare(config) == uri
     assert f"store {uri} was completed by another job meanwhile" in caplog.text
-    assert not Path(uri, "work").exists()
+    assert not Path(uri, "work").exists() and not Path(text, "work").exists()
     assert stored_rows(uri) == stored_rows(store.uri)
 
 

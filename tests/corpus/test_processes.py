@@ -12,7 +12,7 @@ from supmer.config import BackboneConfig
 
 PROGRAM = """
 import pickle, sys
-import supmer.corpus.grouping, supmer.corpus.stages, supmer.corpus.writing
+import supmer.corpus.embed, supmer.corpus.grouping, supmer.corpus.text
 print(pickle.load(sys.stdin.buffer)(["ba de fi"]).input_ids, sys.modules.keys() & {"torch", "matplotlib"})
 """
 

@@ -12,8 +12,7 @@ from safetensors.numpy import save_file
 
 from supmer.corpus.manifest import CENTROIDS, MANIFEST, SCHEMA_VERSION, Manifest, StoredFile, write_manifest
 from supmer.corpus.store import UNIT_SCHEMA, TaskStore
-from supmer.corpus.workspace import write_table
-from supmer.corpus.writing import even_row_groups
+from supmer.corpus.tables import even_row_groups, write_table
 from supmer.errors import UserError
 
 SIZES = {("train", 0): [150, 150, 150, 80], ("train", 1): [30], ("validation", 0): [20]}
@@ -44,6 +43,7 @@ def uri(tmp_path: Path) -> str:
         schema_version=SCHEMA_VERSION,
         fingerprint="f",
         inputs={},
+        embeddings="",
         counts={},
         d_model=3,
         min_cluster_size=25,
@@ -107,7 +107,7 @@ def test_incomplete_damaged_and_foreign_stores_are_refused(uri: str, tmp_path: P
     path = tmp_path / MANIFEST
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"schema_version": 0}))
-    with pytest.raises(UserError, match="has schema version 0, this program reads 2"):
+    with pytest.raises(UserError, match="has schema version 0, this program reads 3"):
         TaskStore.open(uri)
     path.write_text(path.read_text()[:100])
     with pytest.raises(UserError, match=r"manifest.json is damaged"):
@@ -119,7 +119,7 @@ def test_incomplete_damaged_and_foreign_stores_are_refused(uri: str, tmp_path: P
 
 @pytest.mark.parametrize("rows", [0, 1, 255, 256, 257, 1000, 5121])
 def test_row_groups_are_even(rows: int) -> None:
-    groups = even_row_groups(rows)
+    groups = even_row_groups(rows, 256)
     assert sum(groups) == rows
     assert len(groups) == -(-rows // 256)
     assert not groups or max(groups) - min(groups) <= 1

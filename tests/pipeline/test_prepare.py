@@ -66,6 +66,7 @@ def test_a_store_is_inspected_without_preparing_anything(tmp_path: Path) -> None
         schema_version=SCHEMA_VERSION,
         fingerprint="f00",
         inputs={"sentencex": "1.2"},
+        embeddings="text-a/embeddings-b",
         counts={"units": 107, "broken_files": 2},
         d_model=8,
         min_cluster_size=16,
@@ -110,4 +111,10 @@ def test_a_store_is_prepared_then_re_used(tmp_path: Path, backbone: Path) -> Non
     assert "cluster 0 (" in first.stderr and "median" in first.stderr
     second = run("prepare.py", *settings, "clusters.num_clusters=4")
     assert second.returncode == 0
-    assert "re-used" in second.stderr
+    assert "re-used" in second.stderr and "took" not in second.stderr
+    listed = run("prepare.py", "--list-stores", f"corpus.store_dir={tmp_path}/stores")
+    names = [line.split()[0] for line in listed.stdout.splitlines()[1:-1]]
+    assert (listed.returncode, len(names)) == (0, 3), listed.stderr
+    removed = run("prepare.py", "--remove", ",".join(names), f"corpus.store_dir={tmp_path}/stores")
+    assert removed.returncode == 0 and removed.stdout.count("freed") == 2
+    assert not list((tmp_path / "stores").iterdir())

@@ -9,7 +9,7 @@ import pytest
 
 from supmer.corpus.elbow import Point, knee, table
 from supmer.corpus.manifest import SCHEMA_VERSION, Manifest, StoredFile
-from supmer.corpus.portraits import Portrait, count_words, draw_clusters, nearest_units, principal_plane, typical_words
+from supmer.corpus.summaries import ClusterSummary, count_words, draw_clusters, nearest_units, principal_plane, typical_words
 
 
 def test_words_are_counted_once_a_text() -> None:
@@ -19,23 +19,23 @@ def test_words_are_counted_once_a_text() -> None:
 
 
 def test_typical_words_are_frequent_here_and_rare_elsewhere() -> None:
-    portraits = [
-        Portrait(0, [], Counter(river=6, the=9), 10),
-        Portrait(1, [], Counter(stone=60, the=90, river=10), 100),
-        Portrait(0, [], Counter(river=1, boat=4, the=9), 10),
+    summaries = [
+        ClusterSummary(0, [], Counter(river=6, the=9), 10),
+        ClusterSummary(1, [], Counter(stone=60, the=90, river=10), 100),
+        ClusterSummary(0, [], Counter(river=1, boat=4, the=9), 10),
     ]
-    assert typical_words(portraits, 2) == [["river", "boat"], ["stone"]]
-    assert typical_words(portraits, 3)[2] == []
-    level = [Portrait(cluster, [], Counter(the=5), 10) for cluster in range(2)]
+    assert typical_words(summaries, 2) == [["river", "boat"], ["stone"]]
+    assert typical_words(summaries, 3)[2] == []
+    level = [ClusterSummary(cluster, [], Counter(the=5), 10) for cluster in range(2)]
     assert typical_words(level, 2) == [[], []]
 
 
 def test_the_nearest_units_of_all_files_of_a_cluster() -> None:
-    portraits = [
-        Portrait(1, [(0.3, "c"), (0.9, "e")], Counter(), 2),
-        Portrait(1, [(0.1, "a"), (0.2, "b"), (0.4, "d")], Counter(), 3),
+    summaries = [
+        ClusterSummary(1, [(0.3, "c"), (0.9, "e")], Counter(), 2),
+        ClusterSummary(1, [(0.1, "a"), (0.2, "b"), (0.4, "d")], Counter(), 3),
     ]
-    assert nearest_units(portraits, 2) == [[], ["a", "b", "c"]]
+    assert nearest_units(summaries, 2) == [[], ["a", "b", "c"]]
 
 
 def test_the_plane_keeps_distances_of_flat_points() -> None:
@@ -53,6 +53,7 @@ def test_the_picture_names_clusters_by_their_words() -> None:
         schema_version=SCHEMA_VERSION,
         fingerprint="",
         inputs={},
+        embeddings="text-a/embeddings-b",
         counts={},
         d_model=3,
         min_cluster_size=1,

@@ -17,14 +17,14 @@ from supmer.corpus.manifest import SPLITS, Manifest
 WORD = re.compile(r"[^\W\d_]{3,}")
 WORDS_PER_CLUSTER, NEAREST_PER_CLUSTER = 8, 3
 COUNTED_WORDS = 300
-"""The most frequent words of a file of the store that are told further."""
+"""The most frequent words of a file of the store that are kept."""
 
 LABELLED_CLUSTERS = 40
 SVG_SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "supmer"}
 
 
 @dataclass(frozen=True)
-class Portrait:
+class ClusterSummary:
     """Of a file of the store: units by distance to the centroid, and in how many of some random units a word occurs."""
 
     cluster: int
@@ -39,21 +39,21 @@ def count_words(texts: Sequence[str]) -> Counter[str]:
     return Counter(dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:COUNTED_WORDS]))
 
 
-def nearest_units(portraits: Sequence[Portrait], num_clusters: int) -> list[list[str]]:
+def nearest_units(summaries: Sequence[ClusterSummary], num_clusters: int) -> list[list[str]]:
     """Return the texts of each cluster that are nearest to its centroid, the nearest first."""
     found: list[list[tuple[float, str]]] = [[] for _ in range(num_clusters)]
-    for portrait in portraits:
-        found[portrait.cluster] += portrait.nearest
+    for summary in summaries:
+        found[summary.cluster] += summary.nearest
     return [[text for _, text in sorted(units)[:NEAREST_PER_CLUSTER]] for units in found]
 
 
-def typical_words(portraits: Sequence[Portrait], num_clusters: int) -> list[list[str]]:
+def typical_words(summaries: Sequence[ClusterSummary], num_clusters: int) -> list[list[str]]:
     """Return each cluster's words that are frequent in it and rare elsewhere, the most telling first.
 
     The score is the share of the cluster's units with the word, times the logarithm of how much that exceeds the share in
     an average cluster: words that are frequent everywhere get 0.
     """
-    shares = [_shares([one for one in portraits if one.cluster == cluster]) for cluster in range(num_clusters)]
+    shares = [_shares([one for one in summaries if one.cluster == cluster]) for cluster in range(num_clusters)]
     everywhere: Counter[str] = Counter()
     for share in shares:
         everywhere.update(share)
@@ -104,11 +104,11 @@ def principal_plane(points: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return plane
 
 
-def _shares(portraits: Sequence[Portrait]) -> dict[str, float]:
+def _shares(summaries: Sequence[ClusterSummary]) -> dict[str, float]:
     counts: Counter[str] = Counter()
-    for portrait in portraits:
-        counts.update(portrait.words)
-    num_units = max(1, sum(portrait.num_units for portrait in portraits))
+    for summary in summaries:
+        counts.update(summary.words)
+    num_units = max(1, sum(summary.num_units for summary in summaries))
     return {word: count / num_units for word, count in counts.items()}
 
 
