@@ -6,7 +6,6 @@ import bz2
 import gzip
 import json
 import random
-from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,14 +15,17 @@ from datasets import Dataset
 
 from supmer.config import CorpusConfig
 from supmer.corpus import records
-from supmer.corpus.files import find_files, group_files
-from supmer.corpus.reading import is_drawn
+from supmer.corpus.reading import find_files, group_files, is_drawn
 from supmer.errors import UserError
+from supmer.readers import csv_rows
+from supmer.readers import skipped as limits
+from supmer.readers.rows import ReadOptions, check_columns
+from supmer.readers.skipped import SKIP_REASONS, Skipped
 
 
-def read(path: Path, **settings: object) -> tuple[list[tuple[str, str]], Counter[str]]:
+def read(path: Path, **settings: object) -> tuple[list[tuple[str, str]], Skipped]:
     config = CorpusConfig.model_validate({"paths": [str(path)], **settings})
-    skipped: Counter[str] = Counter()
+    skipped = Skipped()
     rows = [row for file in find_files(config).files for row in records.read_records(file, config, skipped)]
     return rows, skipped
 
@@ -44,7 +46,7 @@ def test_jsonl_counts_every_line_it_leaves_out(tmp_path: Path) -> None:
     rows, skipped = read(tmp_path)
     assert rows == [("a.jsonl#0", "one"), ("a.jsonl#8", "two")]
     assert skipped == {"invalid_json": 2, "invalid_utf8": 1, "missing_text": 2, "empty_text": 1}
-    assert set(skipped) <= set(records.SKIP_REASONS)
+    assert set(skipped) <= set(SKIP_REASONS)
 
 
 @pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".bz2", bz2.compress)])
@@ -82,21 +84,21 @@ def test_a_file_that_vanishes_after_listing_is_counted(tmp_path: Path) -> None:
     config = CorpusConfig(paths=[str(tmp_path)])
     (file,) = find_files(config).files
     (tmp_path / "a.txt").unlink()
-    skipped: Counter[str] = Counter()
+    skipped = Skipped()
     assert list(records.read_records(file, config, skipped)) == []
     assert skipped == {"broken_files": 1}
 
 
 def test_text_files_are_documents_or_lines(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbffirst\nbad \xff\nsecond\n\n")
-    assert read(tmp_path) == ([("a.txt", "first\nsecond")], {"invalid_utf8": 1})
+    assert read(tmp_path) == ([("a.txt", "first\nsecond")], {"invalid_utf8": 1, "text_lines": 4})
     rows, skipped = read(tmp_path, text_document="line")
     assert rows == [("a.txt#0", "first"), ("a.txt#2", "second")]
     assert skipped == {"invalid_utf8": 1, "empty_text": 1}
 
 
 def test_overlong_lines_are_skipped_without_losing_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MAX_ROW_BYTES", 100)
+    monkeypatch.setattr(limits, "MAX_ROW_BYTES", 100)
     (tmp_path / "a.txt").write_text("x" * 99 + "\n" + "y" * 100 + "\n" + "z\n")
     rows, skipped = read(tmp_path, text_document="line")
     assert [text[0] for _, text in rows] == ["x", "z"]
@@ -106,8 +108,8 @@ def test_overlong_lines_are_skipped_without_losing_the_next(tmp_path: Path, monk
 def test_a_missing_parquet_column_is_refused_by_name(tmp_path: Path) -> None:
     pq.write_table(pa.table({"body": ["a"], "title": ["b"]}), tmp_path / "a.parquet")
     (file,) = find_files(CorpusConfig(paths=[str(tmp_path)])).files
-    with pytest.raises(UserError, match=r"corpus.text_column=text: .*a.parquet has no such column, only body, title"):
-        records.check_parquet_column(file, "text")
+    with pytest.raises(UserError, match=r"text_column=text: .*a.parquet has no such column, only body, title"):
+        check_columns(file, ReadOptions(), "text", "corpus.text_column")
 
 
 class TestFindFiles:
@@ -161,19 +163,24 @@ def test_csv_rows_may_span_lines(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('id,text\n1,"one, and\ntwo"\n2,three\n3\n4," "\n')
     rows, skipped = read(tmp_path, id_column="id")
     assert rows == [("1", "one, and\ntwo"), ("2", "three")]
-    assert skipped == {"missing_text": 1, "empty_text": 1}
+    assert skipped == {"wrong_fields": 1, "empty_text": 1}
+    assert skipped.places == {"wrong_fields": ["a.csv:5"], "empty_text": ["a.csv:6"]}
     (tmp_path / "a.csv").unlink()
     (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"body\ttext\nx\tone, two\n"))
     (tmp_path / "b.csv").write_text("body\nx\n")
     assert read(tmp_path) == ([("a.tsv.gz#0", "one, two")], {"missing_columns": 1})
 
 
-def test_a_csv_quote_that_is_never_closed_ends_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MAX_ROW_BYTES", 1000)
+@pytest.mark.parametrize("is_far", [False, True])
+def test_a_csv_quote_that_is_never_closed_costs_one_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_far: bool
+) -> None:
+    if is_far:
+        monkeypatch.setattr(csv_rows, "MAX_FIELD_CHARACTERS", 1000)
     (tmp_path / "a.csv").write_text('text\none\n"two\n' + "three\n" * 400)
     rows, skipped = read(tmp_path)
-    assert [text for _, text in rows] == ["one"]
-    assert skipped == {"broken_files": 1}
+    assert [text for _, text in rows] == ["one"] + ["three"] * 400
+    assert skipped == {"broken_rows": 1} and skipped.places == {"broken_rows": ["a.csv:3"]}
 
 
 def test_a_saved_data_set_is_read_without_its_description(tmp_path: Path) -> None:
@@ -207,3 +214,20 @@ def test_each_path_has_a_share(tmp_path: Path) -> None:
     kept = {str(number) for number in range(4000) if is_drawn(0, str(number), 0.25)}
     assert len(kept) == pytest.approx(1000, rel=0.1)
     assert kept < {str(number) for number in range(4000) if is_drawn(0, str(number), 0.5)}
+
+
+def test_how_files_are_written_is_counted_and_said(tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / f"{number}.csv").write_text("text;label\nOne;1\n")
+    (tmp_path / "a.tsv").write_bytes("text\tlabel\nTwo\t1\n".encode("utf-16"))
+    (tmp_path / "b.jsonl").write_text('{"text": "Three"}\n')
+    rows, skipped = read(tmp_path)
+    assert [text for _, text in rows] == ["One"] * 4 + ["Two", "Three"] and not skipped
+    total = Skipped()
+    for _ in range(2):
+        total.merge(Skipped.load(skipped.dump()))
+    assert total.describe_files() == [
+        "8 files are read with delimiter ';', quoting double: 0.csv, 1.csv, 2.csv and 5 more",
+        "2 files are read with delimiter tab, quoting none: a.tsv, a.tsv",
+        "2 files are read with encoding utf-16-le: a.tsv, a.tsv",
+    ]
