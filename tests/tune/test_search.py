@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from ray.tune.search import Searcher
 
-from supmer.cli import validate
 from supmer.config import Config
-from supmer.tune.objectives import as_cost
-from supmer.tune.outcome import best_of, pareto_front, ranked, steps_spent
-from supmer.tune.records import Ledger, TrialRecord
-from supmer.tune.schedule import COST, STEP, EarlierTrial, build_scheduler, replay
-from supmer.tune.searcher import LedgerSearcher, points_left
-from supmer.tune.space import draw
-from supmer.tune.study import build_study, tell
+from supmer.config.load import validate
+from supmer.tune.objectives import WORST
+from supmer.tune.result import Ledger, TrialRecord, best_of, pareto_front, ranked
+from supmer.tune.schedule import STEP, EarlierTrial, build_scheduler, replay
+from supmer.tune.search import SweepSearch, num_left
 
 LOSS = "validation_query_loss"
 
@@ -58,7 +56,7 @@ def run_trials(config: Config, qualities: list[float], known: list[TrialRecord])
             trial, found, quality = entry
             loss = curve(quality)[len(found.rungs)]
             found.add_rung(found.step + 30, {LOSS: loss})
-            result = {STEP: found.step, COST: as_cost(LOSS, loss)}
+            result = {STEP: found.step, LOSS: loss}
             stops = scheduler.on_trial_result(None, trial, result) == "STOP"
             if stops or found.step == config.meta.steps:
                 scheduler.on_trial_complete(None, trial, result)
@@ -75,7 +73,7 @@ def test_early_stopping_saves_steps_and_keeps_the_best(scheduler: str) -> None:
     for seed in range(20):
         qualities = np.random.default_rng(seed).permutation(np.linspace(0, 1, 16)).tolist()
         done = run_trials(config, qualities, [])
-        spent.append(steps_spent(done) / (16 * 270))
+        spent.append(sum(trial.step for trial in done) / (16 * 270))
         best = best_of(config, done)
         assert best is not None
         found.append(qualities[int(best.trial[1:])])
@@ -102,7 +100,7 @@ def test_values_that_are_not_finite_do_not_upset_the_scheduler() -> None:
         assert run_trials(sweep(scheduler=scheduler), [0.1], known)[0].status == "complete"
 
 
-def finish(config: Config, searcher: LedgerSearcher, ledger: Ledger, name: str) -> TrialRecord | None:
+def finish(config: Config, searcher: SweepSearch, ledger: Ledger, name: str) -> TrialRecord | None:
     """Take a proposal and end it with a loss that is least at an inner rate of 0.1."""
     proposed = searcher.suggest(name)
     if proposed == Searcher.FINISHED:
@@ -121,7 +119,7 @@ def test_tpe_closes_in_on_the_optimum(tmp_path: Any) -> None:
     for searcher in ("random", "tpe"):
         config = sweep(tmp_path / searcher, searcher=searcher, num_trials=40)
         ledger = Ledger(str(tmp_path / searcher))
-        proposer = LedgerSearcher(config, ledger)
+        proposer = SweepSearch(config, ledger)
         while finish(config, proposer, ledger, str(len(ledger))):
             pass
         assert len(ledger) == 40
@@ -133,7 +131,7 @@ def test_a_continued_sweep_finishes_what_was_begun_and_repeats_nothing(tmp_path:
     config = sweep(tmp_path, searcher="random", num_trials=6)
     uri = str(tmp_path)
     ledger = Ledger(uri)
-    searcher = LedgerSearcher(config, ledger)
+    searcher = SweepSearch(config, ledger)
     for number in range(3):
         finish(config, searcher, ledger, str(number))
     left = [searcher.suggest("x"), searcher.suggest("y")]
@@ -141,14 +139,14 @@ def test_a_continued_sweep_finishes_what_was_begun_and_repeats_nothing(tmp_path:
 
     continued = Ledger(uri)
     assert continued.records == ledger.records
-    again = LedgerSearcher(config, continued)
+    again = SweepSearch(config, continued)
     assert [again.suggest(name) for name in "ab"] == left
     again.on_trial_complete("a", {"status": "complete"})
     assert finish(config, again, continued, "c") is not None
     assert finish(config, again, continued, "d") is None
     assert [found.draws for found in continued][:5] == before
     assert len({str(found.draws) for found in continued}) == 6
-    assert not points_left(config, continued)
+    assert not num_left(config, continued)
 
 
 def test_a_finite_space_is_exhausted_whatever_the_searcher(tmp_path: Any) -> None:
@@ -156,7 +154,7 @@ def test_a_finite_space_is_exhausted_whatever_the_searcher(tmp_path: Any) -> Non
         space = {"regularizer.hidden_layers": {"choice": [0, 1, 2]}, "run.seed": {"integer": [0, 1]}}
         config = sweep(tmp_path / searcher, searcher=searcher, num_trials=50, space=space)
         ledger = Ledger(str(tmp_path / searcher))
-        proposer = LedgerSearcher(config, ledger)
+        proposer = SweepSearch(config, ledger)
         while finish(config, proposer, ledger, str(len(ledger))):
             pass
         assert len(ledger) == len({str(found.settings) for found in ledger}) == 6
@@ -166,38 +164,48 @@ def test_settings_that_do_not_go_together_fail_at_once_and_are_recorded(tmp_path
     space = {"meta.order": {"choice": ["first", "second"]}, "prompt.length": {"choice": [2, 100_000]}}
     config = sweep(tmp_path, searcher="grid", num_trials=None, space=space)
     ledger = Ledger(str(tmp_path))
-    proposer = LedgerSearcher(config, ledger)
+    proposer = SweepSearch(config, ledger)
     while finish(config, proposer, ledger, str(len(ledger))):
         pass
     assert sorted(found.status for found in ledger) == ["complete", "complete", "failed", "failed"]
     assert all("prompt.length=100000: must be at most" in str(found.error) for found in ledger if found.status == "failed")
 
 
-def test_optuna_learns_how_trials_ended() -> None:
-    config = sweep(scheduler="asha")
-    study = build_study(config, [])
-    for status in ("complete", "stopped", "diverged", "failed"):
-        trial = study.ask()
-        tell(study, trial, config, record(0, [1.0, 0.5], status, **draw(config, trial)))
-    names = [trial.state.name for trial in study.trials]
-    assert names == ["COMPLETE", "PRUNED", "PRUNED", "FAIL"]
-    assert study.trials[1].intermediate_values == {30: 1.0, 60: 0.5}
-    assert study.trials[2].intermediate_values == {}
+def propose(searcher: SweepSearch, ledger: Ledger, trial_id: str) -> TrialRecord:
+    proposed = searcher.suggest(trial_id)
+    assert isinstance(proposed, dict)
+    return ledger.find(proposed["trial"])
 
 
-def test_several_objectives_make_a_front() -> None:
+def test_optuna_learns_how_trials_ended_and_knows_it_in_a_continued_sweep(tmp_path: Path) -> None:
+    config = sweep(tmp_path, scheduler="asha")
+    ledger = Ledger(str(tmp_path))
+    searcher = SweepSearch(config, ledger)
+    for status in ("complete", "running", "diverged", "failed"):  # the scheduler stopped the second
+        record = propose(searcher, ledger, status)
+        for loss in (1.0, 0.5):
+            record.add_rung(record.step + 30, {LOSS: loss})
+        searcher.on_trial_complete(status, {"status": status})
+    ledger.save()
+    assert [record.status for record in ledger] == ["complete", "stopped", "diverged", "failed"]
+    for study in (searcher.study, SweepSearch(config, Ledger(str(tmp_path))).study):
+        assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED", "COMPLETE", "FAIL"]
+        assert [trial.value for trial in study.trials] == [0.5, 0.5, WORST, None]
+        assert study.trials[1].intermediate_values == {30: 1.0, 60: 0.5}
+        assert [trial.params for trial in study.trials] == [record.draws for record in ledger]
+
+
+def test_several_objectives_make_a_front(tmp_path: Path) -> None:
     nsp = f"{LOSS}_nsp"
-    config = sweep(scheduler="none", objectives=[LOSS, nsp])
-    records = [record(number, []) for number in range(4)]
-    for found, (loss, other) in zip(records, [(1, 3), (2, 2), (3, 1), (3, 3)], strict=True):
-        found.add_rung(270, {LOSS: loss, nsp: other})
-    assert [found.trial for found in pareto_front(config, records)] == ["t000", "t001", "t002"]
-    study = build_study(config, [])
-    for found in records:
-        trial = study.ask()
-        draw(config, trial)
-        tell(study, trial, config, found)
-    assert {tuple(trial.values) for trial in study.best_trials} == {(1, 3), (2, 2), (3, 1)}
+    config = sweep(tmp_path, scheduler="none", objectives=[LOSS, nsp])
+    ledger = Ledger(str(tmp_path))
+    searcher = SweepSearch(config, ledger)
+    for number, (loss, other) in enumerate([(1, 3), (2, 2), (3, 1), (3, 3)]):
+        record = propose(searcher, ledger, str(number))
+        record.add_rung(record.step + 30, {LOSS: loss, nsp: other})
+        searcher.on_trial_complete(str(number), {"status": "complete"})
+    assert [found.trial for found in pareto_front(config, ledger.records)] == ["t000", "t001", "t002"]
+    assert {tuple(trial.values) for trial in searcher.study.best_trials} == {(1, 3), (2, 2), (3, 1)}
 
 
 def test_ranking_puts_complete_trials_first() -> None:
