@@ -10,10 +10,10 @@ import torch
 from fewshot_material import WIDTH, make_run
 from safetensors.torch import load_file, save_file
 
-from supmer.cli import validate
 from supmer.config import Config
+from supmer.config.load import validate
 from supmer.errors import UserError
-from supmer.fewshot.run import run_fewshot
+from supmer.fewshot.comparison import run_fewshot
 from supmer.sole_job import sole_job
 
 
@@ -29,7 +29,11 @@ def changed(config: Config, section: str, **settings: Any) -> Config:
         ("fewshot", {"methods": ["supmr"]}, "fewshot.methods=supmr: must be one of zero_shot"),
         ("fewshot", {"learning_rates": {"supmr": 0.1}}, "fewshot.learning_rates=supmr: must be one of zero_shot"),
         ("fewshot", {"methods": ["ppt"]}, "fewshot.ppt_run=None: method ppt needs the directory of a run"),
-        ("fewshot", {"methods": ["supmer"]}, "fewshot.from_run=.*: has no prompt.safetensors; run pipeline/metatrain.py"),
+        (
+            "fewshot",
+            {"methods": ["supmer"]},
+            "fewshot.from_run=.*: has no prompt.safetensors; this makes it: .*pipeline/metatrain.py",
+        ),
         ("fewshot", {"k": 100}, "fewshot.k=100: task colour has only"),
     ],
 )
@@ -81,7 +85,7 @@ def without(run: Path, name: str) -> None:
         (lambda run: without(run, "mlp.linear_2.bias"), "not a regularizer"),
     ],
 )
-def test_an_unusable_run_is_told_in_one_line(config: Config, tmp_path: Path, spoil: Any, message: str) -> None:
+def test_an_unusable_run_is_reported_in_one_line(config: Config, tmp_path: Path, spoil: Any, message: str) -> None:
     spoil(make_run(tmp_path / "made"))
     changed_config = changed(config, "fewshot", methods=["supmer"], from_run=str(tmp_path / "made"))
     with pytest.raises(UserError, match=message) as caught:
