@@ -1,7 +1,7 @@
 """Sentence splitters on English: accuracy on sentences cut by hand, speed on real text.
 
     pip install pysbd syntok blingfire
-    python benchmarks/splitters.py
+    python experiments/splitters/compare.py
 
 `splitter_gold.txt` holds short passages made up for this, one sentence a line, with what splitters trip over:
 abbreviations, initials, numbers, quotations, lists. A boundary is where one sentence ends within a passage; precision and
@@ -21,17 +21,15 @@ from itertools import islice
 from pathlib import Path
 
 import sentencex
-from hardware import describe
 
 Splitter = Callable[[str], list[str]]
 
 GOLD = Path(__file__).with_name("splitter_gold.txt")
-WIKIPEDIA = Path(__file__).resolve().parents[2] / "shared" / "corpus" / "wikipedia_en.jsonl.gz"
+WIKIPEDIA = Path(__file__).resolve().parents[3] / "shared" / "corpus" / "wikipedia_en.jsonl.gz"
 SPEED_CHARACTERS = 300_000
 
 
 def main() -> None:
-    print(describe())
     passages = [block.splitlines() for block in GOLD.read_text().strip().split("\n\n")]
     paragraphs = list(real_paragraphs(SPEED_CHARACTERS)) or [" ".join(passage) for passage in passages] * 100
     print(f"{len(passages)} passages, {sum(map(len, passages))} sentences; speed on {sum(map(len, paragraphs))} characters")

@@ -1,9 +1,9 @@
 """How often a backbone labels a held-out sentence as its input says, by the form in which the input shows its prototypes.
 
-    python benchmarks/backbone_labels.py --config configs/backbone.yaml backbone.name=embedded corpus.paths='[TEXT/*.gz]'
+    python -m experiments.embedded_backbone.labels run.name=backbone backbone.name=embedded corpus.paths='[TEXT/*.gz]'
 
-Corpus and settings are those that the backbone was made from; what the teacher found is taken from `backbone.cache_dir`.
-Right is the answer whose word has the highest logit of those that the row shows.
+Corpus and recipe are those that the backbone was made from; text and the teacher's embeddings are those of
+the run directory. Right is the answer whose word has the highest logit of those that the row shows.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ import argparse
 import json
 from typing import get_args
 
-import hardware
 import numpy as np
 import torch
 
+from experiments.embedded_backbone.label_rows import Difficulty, ExemplarRows, Form, PairRows
+from experiments.embedded_backbone.pretraining import Pretraining
+from experiments.embedded_backbone.settings import RECIPE, read_recipe
+from experiments.embedded_backbone.stages import prepare_training
 from supmer.backbone.load import load_backbone
-from supmer.cli import build_parser, run_job
+from supmer.cli import job_parser, run_job
 from supmer.config import Config
-from supmer.errors import UserError
-from supmer.pretrain.exemplars import Difficulty, ExemplarRows, Form
-from supmer.pretrain.pairs import PairRows
-from supmer.pretrain.pretraining import Pretraining
-from supmer.pretrain.recipe import prepare_training
+from supmer.errors import setting_error
 
 BATCHES, BATCH = 12, 32
 NUM_CLASSES = (2, 4)
@@ -51,12 +50,12 @@ def exemplars(training: Pretraining, form: Form, num_classes: int, is_lookup: bo
 
 def measure(config: Config, arguments: argparse.Namespace) -> int:
     """Print a table and one line of JSON."""
-    training = prepare_training(config, lambda: False)
+    training = prepare_training(config, read_recipe(RECIPE), lambda: False)
     assert training is not None
     try:
         training.model.load_state_dict(load_backbone(config.backbone).state_dict())
     except RuntimeError as error:
-        raise UserError(f"backbone.name={config.backbone.name}: not of the shape in backbone.warmup") from error
+        raise setting_error("backbone.name", config.backbone.name, f"not of the shape in {RECIPE}") from error
     training.model.eval()
     found = {"pair": share_right(training, training.labelled["pair", id(training.held_out)])}
     for form in get_args(Form):
@@ -67,9 +66,9 @@ def measure(config: Config, arguments: argparse.Namespace) -> int:
     for name, share in found.items():
         print(f"{name:32} {100 * share:5.1f}%")
     result = {"benchmark": "backbone_labels", "backbone": config.backbone.name, "rows": BATCHES * BATCH, "right": found}
-    print(json.dumps(result | {"hardware": hardware.describe()}))
+    print(json.dumps(result))
     return 0
 
 
 if __name__ == "__main__":
-    run_job(measure, build_parser(__doc__ or ""))
+    run_job(measure, job_parser(__doc__ or ""))

@@ -1,6 +1,6 @@
 """How much a backbone's encoder knows of labelled tasks, beside a random one of the same shape: linear probes on few rows.
 
-    python benchmarks/backbone_probe.py [backbone.name=FOLDER fewshot.tasks='[subj,trec,sst-2]' fewshot.data_dir=FOLDER]
+    python -m experiments.embedded_backbone.probe backbone.name=FOLDER fewshot.tasks='[subj,trec]' fewshot.data_dir=TASKS
 
 The probe is a logistic regression on the mean-pooled last states of `fewshot.k` rows a class (one number), without a pattern
 or prompt; accuracy is a mean over `fewshot.seeds`, given with its standard error, beside the share of the largest class.
@@ -14,44 +14,32 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import hardware
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from supmer.backbone.load import load_backbone, load_tokenizer
-from supmer.cli import build_parser, run_job
+from supmer.backbone.load import load_tokenizer
+from supmer.cli import job_parser, run_job
 from supmer.config import BackboneConfig, Config
-from supmer.errors import UserError
+from supmer.corpus.embedding import Encoder
+from supmer.errors import setting_error
 from supmer.fewshot.cells import cap_test_rows
 from supmer.fewshot.data import Row, draw_split, load_rows
 from supmer.fewshot.task import load_task
-from supmer.pretrain.teacher import mean_pool
 
-BATCH = 32
+BATCH_TOKENS = 4096
 MAX_TOKENS = 128
 
 Features = npt.NDArray[np.float32]
 
 
-@torch.inference_mode()
 def features(config: BackboneConfig, rows: Sequence[Row]) -> Features:
     """Return the mean-pooled encoder states [N, d] of rows, their fields one after the other."""
-    model, tokenizer = load_backbone(config), load_tokenizer(config)
     texts = [" ".join(row.fields.values()) for row in rows]
-    found = np.empty((len(texts), model.config.d_model), dtype=np.float32)
-    order = np.argsort([len(text) for text in texts], kind="stable")
-    for start in range(0, len(order), BATCH):
-        chosen = order[start : start + BATCH]
-        batch = tokenizer(
-            [texts[index] for index in chosen], padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-        )
-        states = model.get_encoder()(**batch).last_hidden_state
-        found[chosen] = mean_pool(states, batch["attention_mask"]).numpy()
-    return found
+    tokens = load_tokenizer(config)(texts, truncation=True, max_length=MAX_TOKENS)["input_ids"]
+    return Encoder.of_backbone(config, BATCH_TOKENS).embed([np.array(ids, dtype=np.int32) for ids in tokens])
 
 
 def accuracies(config: Config, name: str, backbone: BackboneConfig) -> list[float]:
@@ -85,18 +73,18 @@ def describe(scores: Sequence[float]) -> dict[str, float]:
 def probe(config: Config, arguments: argparse.Namespace) -> None:
     """Probe the backbone and its random twin on every task and print one JSON object."""
     if len(config.fewshot.k) > 1:
-        raise UserError(f"fewshot.k={config.fewshot.k}: one number of rows at a time")
+        raise setting_error("fewshot.k", config.fewshot.k, "one number of rows at a time")
     random = config.backbone.model_copy(update={"weights": "random"})
     tasks: dict[str, dict[str, Any]] = {}
     for name in config.fewshot.tasks or ["library-docs"]:
         ours, theirs = (describe(accuracies(config, name, backbone)) for backbone in (config.backbone, random))
         tasks[name] = {"backbone": ours, "random": theirs, "largest_class": round(largest_class(config, name), 4)}
     result = {"benchmark": "backbone_probe", "backbone": config.backbone.name, "k": config.fewshot.k[0], "tasks": tasks}
-    print(json.dumps(result | {"hardware": hardware.describe()}))
+    print(json.dumps(result))
 
 
 def main() -> None:
-    parser = build_parser(__doc__ or "")
+    parser = job_parser(__doc__ or "")
     run_job(probe, parser)
 
 
