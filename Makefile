@@ -6,9 +6,10 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 QUICKSTART := configs/quickstart.yaml
 RAY_LOG := .test-cluster.log
+TESTS := not slow
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow check format bench faults cluster-local cluster-down clean
+.PHONY: help setup quickstart test test-slow check format docs bench faults cluster-local cluster-down clean gpu-check
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -16,6 +17,7 @@ help:  ## list the targets
 setup:  ## make .venv and install what constraints.txt pins
 	@if $(MAKE) --question --no-print-directory $(INSTALLED); then echo "environment $(VENV): re-used"; \
 	else $(MAKE) --no-print-directory $(INSTALLED); fi
+	@$(MAKE) --no-print-directory --silent configs/schema.json
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or newer is needed: make PYTHON=python3.x")'
@@ -25,25 +27,27 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-quickstart: setup  ## meta-train on text that is installed anyway, tune on a few-shot task, print a table
+# Editors that know YAML complete and check settings by this file, which the first lines of configs/*.yaml name.
+configs/schema.json: $(wildcard supmer/config/*.py)
+	@$(RUN) -c 'from supmer.jobs.config import main; main()' schema > $@
+
+quickstart: setup  ## meta-train on text that is installed anyway, tune on a few-shot task, label three rows
 	$(RUN) pipeline/metatrain.py --config $(QUICKSTART)
 	$(RUN) pipeline/prompt_tune.py --config $(QUICKSTART)
+	$(RUN) pipeline/predict.py --config $(QUICKSTART) --run runs/quickstart --input configs/quickstart_rows.jsonl --output runs/quickstart/labelled.jsonl
+	@cat runs/quickstart/labelled.jsonl
 
 # One Ray cluster at a time has room on a machine, and the tests that start one mostly wait: the others run beside them.
-define run_tests
-	@$(RUN) -m pytest --durations=25 -m "cluster and $(1)" > $(RAY_LOG) 2>&1 & process=$$!; trap 'kill $$process 2> /dev/null' EXIT; trap 'exit 130' INT TERM; \
+test: setup  ## the tests that are done within minutes, the main job from its command line included
+	@$(RUN) -m pytest --durations=25 -m "cluster and ($(TESTS))" > $(RAY_LOG) 2>&1 & process=$$!; trap 'kill $$process 2> /dev/null' EXIT; trap 'exit 130' INT TERM; \
 	echo "== tests without Ray (those with Ray run beside them and are shown when they end: $(RAY_LOG))"; \
-	$(RUN) -m pytest --durations=25 -m "not cluster and $(1)"; without_ray=$$?; \
+	$(RUN) -m pytest --durations=25 -m "not cluster and ($(TESTS))"; without_ray=$$?; \
 	echo "== tests with Ray"; \
 	wait $$process; with_ray=$$?; cat $(RAY_LOG); \
 	test $$without_ray -eq 0 -a $$with_ray -eq 0
-endef
 
-test: setup  ## the tests that are done within minutes, the main job from its command line included
-	$(call run_tests,not slow)
-
-test-slow: setup  ## the others: whole jobs, interrupted runs, several ranks; half an hour on two cores
-	$(call run_tests,slow)
+test-slow: TESTS := slow
+test-slow: test  ## the others: whole jobs, interrupted runs, several ranks; half an hour on two cores
 
 check: setup  ## lint, formatting, types, known vulnerabilities of what is installed
 	$(RUN) -m ruff check
@@ -55,8 +59,18 @@ format: setup  ## mend what the linter can mend
 	$(RUN) -m ruff check --fix
 	$(RUN) -m ruff format
 
+docs: setup  ## the documentation as a site, in site/; links that lead nowhere are errors
+	@$(RUN) -m mkdocs --version > /dev/null 2>&1 || $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
+
 bench: setup  ## benchmarks; each prints one JSON object as its last line
-	@set -e; for program in $(filter-out $(addprefix benchmarks/,hardware.py plain_preparation.py backbone_labels.py),$(wildcard benchmarks/*.py)); do echo "== $$program"; $(RUN) "$$program"; done
+	@set -e; for program in $(filter-out $(addprefix benchmarks/,hardware.py plain_preparation.py),$(wildcard benchmarks/*.py)); do echo "== $$program"; $(RUN) "$$program"; done
+
+# Where a GPU is lent there may be no network and no .venv: GPU_PYTHON=python3 takes what is installed there.
+GPU_PYTHON ?= $(RUN)
+gpu-check:  ## equal numbers, no waiting, speed, memory as planned, on the GPU that is there (else tiny shapes on the CPU)
+	@if test "$(GPU_PYTHON)" = "$(RUN)"; then $(MAKE) --no-print-directory setup; fi
+	$(GPU_PYTHON) benchmarks/gpu.py
 
 faults: setup  ## damaged files; runs through worker kills, lost machines, hangs must give the undisturbed result
 	$(RUN) -m pytest tests/test_fuzzing.py --mutants 1000

@@ -28,26 +28,23 @@ from ray.train.torch import TorchTrainer
 from torch import Tensor
 
 from supmer import storage
-from supmer.backbone.load import load_tokenizer
-from supmer.cli import load_config
+from supmer.backbone.load import resolve_backbone
 from supmer.config import Config
+from supmer.config.load import load_config
 from supmer.corpus.prepare import prepare
 from supmer.corpus.store import TaskStore
 from supmer.meta.group import LocalGroup
-from supmer.pretrain.warmup import resolve_backbone
+from supmer.meta.learner import build_learner
+from supmer.meta.record import StepRecord
 from supmer.runtime import connect_ray
 from supmer.tasks.sampler import EpisodeSampler
 from supmer.tasks.vocabulary import TaskVocabulary
-from supmer.train import run_dir
 from supmer.train.hang import HangWatch
-from supmer.train.job import Job
-from supmer.train.loop import Episodes, Wish, train
-from supmer.train.mailbox import Correspondent, open_mailbox
-from supmer.train.metrics import MetricsRow
-from supmer.train.origin import origin_of
+from supmer.train.loop import Episodes, Request, train
+from supmer.train.mailbox import Job, Reporter, open_mailbox
+from supmer.train.run_dir import claim, origin_of
 from supmer.train.session import RaySession
 from supmer.train.stream import local_episodes
-from supmer.train.worker import build_learner
 
 BLOCK = 10
 QUICKSTART = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
@@ -66,18 +63,18 @@ class StopwatchSession(RaySession):
     """The main job's session; asks for a checkpoint at the start of every other block, and notes when steps end."""
 
     def __init__(self, job: Job, saves: bool) -> None:
-        super().__init__(job, 0, 0, Correspondent(job.mailbox), HangWatch(float("inf"), print))
+        super().__init__(job, 0, 0, Reporter(job.mailbox), HangWatch(float("inf"), print))
         self._saves = saves
         self.ends: list[float] = []
 
-    def record(self, row: MetricsRow) -> None:
+    def record(self, row: StepRecord) -> None:
         super().record(row)
         if row.split == "train":
             self.ends.append(time.perf_counter())
 
-    def wish(self) -> Wish:
+    def request(self) -> Request:
         block, step = divmod(len(self.ends), BLOCK)
-        return max(super().wish(), Wish.SAVE if self._saves and step == 0 and block % 2 else Wish.NOTHING)
+        return max(super().request(), Request.SAVE if self._saves and step == 0 and block % 2 else Request.NOTHING)
 
 
 def main() -> None:
@@ -98,9 +95,9 @@ def main() -> None:
 
 
 def make_config(folder: str, steps: int) -> Config:
-    """Return the quickstart's settings on an untrained backbone; of itself the loop saves at the very end only."""
-    places = [f"run.dir={folder}/runs", f"corpus.store_dir={folder}/stores", f"backbone.cache_dir={folder}/cache"]
-    small = ["backbone.warmup.steps=0", "corpus.max_documents=1000", "clusters.num_clusters=10"]
+    """Return the quickstart's settings on less text; of itself the loop saves at the very end only."""
+    places = [f"run.dir={folder}/runs", f"corpus.store_dir={folder}/stores"]
+    small = ["corpus.max_documents=1000", "clusters.num_clusters=10"]
     rare = [f"meta.steps={steps}", f"train.checkpoint_every={10 * steps}", f"train.validate_every={10 * steps}"]
     return load_config(QUICKSTART, [*places, *small, *rare, "train.validation_episodes=1"])
 
@@ -108,7 +105,7 @@ def make_config(folder: str, steps: int) -> Config:
 def one_pass(config: Config, resolved: Config, store_uri: str, saves: bool) -> Pass:
     """Train from the beginning in a worker of its own."""
     run = config.run.model_copy(update={"name": f"saves-{saves}"})
-    _, directory = run_dir.claim(config.model_copy(update={"run": run}))
+    _, directory = claim(config.model_copy(update={"run": run}))
     job = Job(resolved, directory, store_uri, origin_of(config, resolved, store_uri), open_mailbox())
     trainer = TorchTrainer(
         partial(timed_worker, job=job, saves=saves),
@@ -120,9 +117,9 @@ def one_pass(config: Config, resolved: Config, store_uri: str, saves: bool) -> P
 def timed_worker(job: Job, saves: bool) -> Pass:
     """Do what the main job's worker does, on episodes that were built before the clock started."""
     store = TaskStore.open(job.store_uri)
-    learner = build_learner(job.config, store, torch.device("cpu"), LocalGroup())
-    sampler = EpisodeSampler(store, TaskVocabulary.from_tokenizer(load_tokenizer(job.config.backbone)), job.config)
-    batches = list(local_episodes(sampler, 0, range(job.config.meta.tasks_per_step), job.config.meta.steps))
+    learner = build_learner(job.config, store.centroids, torch.device("cpu"), LocalGroup())
+    sampler = EpisodeSampler(store, TaskVocabulary.of_backbone(job.config.backbone), job.config)
+    batches = list(local_episodes(sampler, job.config, range(job.config.meta.steps)))
     validation = {kind: [sampler.validation_episode(kind, 0)] for kind in job.config.tasks.kinds}
     session = StopwatchSession(job, saves)
     train(job.config, learner, Episodes(batches, validation), session)

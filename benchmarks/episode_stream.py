@@ -3,11 +3,12 @@
     python benchmarks/episode_stream.py --corpus ../shared/corpus/wikipedia_en.jsonl.gz --tokenizer ../shared/tokenizer
 
 Prepares a small store, then measures: one builder by itself (no Ray); the stream through Ray Data, when nothing but taking
-the episodes is done with them; a consumer that only sleeps, as long as a fast accelerator might take for a meta-step; and
-meta-training of a T5 of 7 million parameters (published sizes of episodes and prompt), fed by episodes in memory and by that
-stream. Both must end with the same prompt. The last line is one JSON object: `consumption_ratio`
-(episodes a second of the stream / of the learner), `data_wait_share` (share of the meta-steps' time that the learner waited
-for episodes) and `stream_cost` (seconds of a meta-step fed by the stream / from memory).
+the episodes is done with them; the seconds to the first episodes of a short and of a long run; a consumer that only sleeps,
+as long as a fast accelerator might take for a meta-step; and meta-training of a T5 of 7 million parameters (published sizes
+of episodes and prompt), fed by episodes in memory and by that stream. Both must end with the same prompt. The last line is
+one JSON object: `consumption_ratio` (episodes a second of the stream / of the learner), `data_wait_share` (share of the
+meta-steps' time that the learner waited for episodes) and `stream_cost` (seconds of a meta-step fed by the stream / from
+memory).
 """
 
 from __future__ import annotations
@@ -27,25 +28,26 @@ from hardware import describe
 from torch import Tensor
 from transformers import T5Config
 
-from supmer.backbone.load import load_tokenizer
-from supmer.cli import validate
 from supmer.config import Config
+from supmer.config.load import validate
 from supmer.corpus.prepare import prepare
 from supmer.corpus.store import TaskStore
 from supmer.meta.learner import Learner
-from supmer.model.prompted import PromptedSeq2Seq, build_model, initial_prompt
+from supmer.model.build import build_model
+from supmer.model.prompted import initial_prompt
+from supmer.model.seq2seq import PromptedSeq2Seq
 from supmer.runtime import connect_ray
 from supmer.tasks.codec import encode
 from supmer.tasks.episode import Episode
 from supmer.tasks.sampler import EpisodeSampler
 from supmer.tasks.vocabulary import TaskVocabulary
-from supmer.train.stream import episode_stream, local_episodes
+from supmer.train.stream import EpisodeStream, local_episodes
 
 NUM_DOCUMENTS = 150
 NUM_CLUSTERS = 20
 WARM_UP_STEPS = 1
 PACED_STEPS = 100
-MANY_STEPS = 100_000
+FEW_STEPS, MANY_STEPS = 100, 100_000
 TOLERANCE = 1e-2
 """Several threads add up in an order of their own, and Adam moves an entry by 0.1 a step, whatever the size of its gradient:
 the same episodes train prompts that differ by 1e-3, other episodes such that differ by 0.1 and more."""
@@ -81,13 +83,14 @@ def main() -> None:
         config = make_config(folder, arguments)
         connect_ray(min_cpus=2)
         store_uri = prepare(config)
-        slots = range(config.meta.tasks_per_step)
-        print(f"one builder    {builder_rate(config, store_uri, slots, arguments.build_steps)}")
-        streamed, latency = stream_rate(config, store_uri, slots, arguments.build_steps)
-        print(f"stream         {streamed}, first after {latency:.1f} s")
-        paced, waited = paced_rate(config, store_uri, slots, arguments.step_seconds)
+        print(f"one builder    {builder_rate(config, store_uri, arguments.build_steps)}")
+        streamed = stream_rate(config, store_uri, arguments.build_steps)
+        print(f"stream         {streamed}")
+        first = [first_after(config, store_uri, num_steps) for num_steps in (FEW_STEPS, MANY_STEPS)]
+        print(f"first episodes after {first[0]:.1f} s of {FEW_STEPS} steps, {first[1]:.1f} s of {MANY_STEPS}")
+        paced, waited = paced_rate(config, store_uri, arguments.step_seconds)
         print(f"sleeper        {paced}, waited {100 * waited / paced.seconds:.2f}%")
-        from_memory, learned, waited = learner_rates(config, store_uri, slots, arguments.train_steps)
+        from_memory, learned, waited = learner_rates(config, store_uri, arguments.train_steps)
         print(f"from memory    {from_memory}")
         print(f"learner        {learned}, waited {100 * waited / learned.seconds:.3f}%")
         ray.shutdown()
@@ -120,10 +123,10 @@ def make_config(folder: str, arguments: argparse.Namespace) -> Config:
     )
 
 
-def builder_rate(config: Config, store_uri: str, slots: range, num_steps: int) -> Rate:
+def builder_rate(config: Config, store_uri: str, num_steps: int) -> Rate:
     """Build and encode in this process, as an actor does."""
-    vocabulary = TaskVocabulary.from_tokenizer(load_tokenizer(config.backbone))
-    batches = local_episodes(EpisodeSampler(TaskStore.open(store_uri), vocabulary, config), 0, slots, num_steps)
+    vocabulary = TaskVocabulary.of_backbone(config.backbone)
+    batches = local_episodes(EpisodeSampler(TaskStore.open(store_uri), vocabulary, config), config, range(num_steps))
     rate, started = Rate(), time.perf_counter()
     for batch in batches:
         encode(batch)
@@ -133,15 +136,26 @@ def builder_rate(config: Config, store_uri: str, slots: range, num_steps: int) -
     return rate
 
 
-def stream_rate(config: Config, store_uri: str, slots: range, num_steps: int) -> tuple[Rate, float]:
-    """Take episodes from the stream as fast as they come; also return the seconds to the first ones."""
+def open_stream(config: Config, store_uri: str, num_steps: int = MANY_STEPS) -> EpisodeStream:
+    vocabulary = TaskVocabulary.of_backbone(config.backbone)
+    return EpisodeStream(store_uri, vocabulary, config, range(num_steps))
+
+
+def first_after(config: Config, store_uri: str, num_steps: int) -> float:
+    """Return the seconds from opening a stream of so many meta-steps to its first episodes."""
     opened = time.perf_counter()
+    with open_stream(config, store_uri, num_steps) as stream:
+        next(iter(stream))
+        return time.perf_counter() - opened
+
+
+def stream_rate(config: Config, store_uri: str, num_steps: int) -> Rate:
+    """Take episodes from the stream as fast as they come."""
     rate = Rate()
-    with episode_stream(store_uri, config, 0, slots, MANY_STEPS) as stream:
+    with open_stream(config, store_uri) as stream:
         batches = iter(stream)
         next(batches)
         started = time.perf_counter()
-        latency = started - opened
         # What was built ahead before the clock started does not count.
         for _ in islice(batches, config.train.prefetch_episodes):
             started = time.perf_counter()
@@ -149,12 +163,12 @@ def stream_rate(config: Config, store_uri: str, slots: range, num_steps: int) ->
             now = time.perf_counter()
             rate.add(batch, now - started)
             started = now
-    return rate, latency
+    return rate
 
 
-def paced_rate(config: Config, store_uri: str, slots: range, step_seconds: float) -> tuple[Rate, float]:
+def paced_rate(config: Config, store_uri: str, step_seconds: float) -> tuple[Rate, float]:
     """Sleep for each meta-step; also return the seconds waited for episodes."""
-    with episode_stream(store_uri, config, 0, slots, MANY_STEPS) as stream:
+    with open_stream(config, store_uri) as stream:
         batches = iter(stream)
         next(batches)
         return consume(batches, PACED_STEPS, lambda _: time.sleep(step_seconds))
@@ -172,15 +186,15 @@ def consume(batches: Iterator[list[Episode]], num_steps: int, step: Callable[[li
     return rate, waited
 
 
-def learner_rates(config: Config, store_uri: str, slots: range, num_steps: int) -> tuple[Rate, Rate, float]:
+def learner_rates(config: Config, store_uri: str, num_steps: int) -> tuple[Rate, Rate, float]:
     """Meta-train on episodes in memory, then on the stream; also return the seconds that the latter waited for episodes."""
-    vocabulary = TaskVocabulary.from_tokenizer(load_tokenizer(config.backbone))
+    vocabulary = TaskVocabulary.of_backbone(config.backbone)
     sampler = EpisodeSampler(TaskStore.open(store_uri), vocabulary, config)
-    in_memory = list(local_episodes(sampler, 0, slots, WARM_UP_STEPS + num_steps))
+    in_memory = list(local_episodes(sampler, config, range(WARM_UP_STEPS + num_steps)))
     model = build_model(config, TaskStore.open(store_uri).centroids)
     print(f"backbone of {model.backbone.num_parameters() / 1e6:.1f} M parameters")
     from_memory, _, expected = learner_rate(config, model, iter(in_memory), num_steps)
-    with episode_stream(store_uri, config, 0, slots, MANY_STEPS) as stream:
+    with open_stream(config, store_uri) as stream:
         learned, waited, prompt = learner_rate(config, model, iter(stream), num_steps)
     torch.testing.assert_close(prompt, expected, rtol=0, atol=TOLERANCE)
     return from_memory, learned, waited

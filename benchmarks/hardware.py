@@ -21,9 +21,11 @@ def describe() -> str:
     return f"{_processor()}, {torch.get_num_threads()} threads, {versions}, commit {commit or 'unknown'}"
 
 
-def matmul_seconds(clock: Callable[[], float], size: int = 1024, repeats: int = 8) -> tuple[float, float]:
-    """Multiply fp32 matrices; return floating-point operations and seconds by `clock`, of all repeats together."""
-    left, right = torch.randn(size, size), torch.randn(size, size)
+def matmul_seconds(
+    clock: Callable[[], float], size: int = 1024, repeats: int = 8, dtype: torch.dtype = torch.float32
+) -> tuple[float, float]:
+    """Multiply matrices; return floating-point operations and seconds by `clock`, of all repeats together."""
+    left, right = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
     left @ right  # warm-up
     started = clock()
     for _ in range(repeats):

@@ -30,21 +30,21 @@ from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from supmer.backbone.load import load_tokenizer
-from supmer.cli import validate
 from supmer.config import Config, TaskKind
+from supmer.config.load import validate
 from supmer.corpus.prepare import prepare
 from supmer.corpus.store import TaskStore
 from supmer.meta.losses import cross_entropy, mixed_divergence
 from supmer.meta.objective import meta_gradients
 from supmer.meta.passes import PassPlan
-from supmer.model.prompted import PromptedSeq2Seq
 from supmer.model.regularizer import GradientRegularizer
 from supmer.model.rows import Rows, collate
+from supmer.model.seq2seq import PromptedSeq2Seq
 from supmer.tasks.episode import Episode
 from supmer.tasks.sampler import EpisodeSampler
 from supmer.tasks.vocabulary import TaskVocabulary
 
+SHARED = Path(__file__).resolve().parents[2] / "shared"
 NUM_DOCUMENTS = 150
 NUM_CLUSTERS = 20
 INNER_LR, LAM = 0.1, 0.7
@@ -98,9 +98,8 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    shared = Path(__file__).resolve().parents[2] / "shared"
-    parser.add_argument("--corpus", default=str(shared / "corpus" / "wikipedia_en.jsonl.gz"))
-    parser.add_argument("--tokenizer", default=str(shared / "tokenizer"))
+    parser.add_argument("--corpus", default=str(SHARED / "corpus" / "wikipedia_en.jsonl.gz"))
+    parser.add_argument("--tokenizer", default=str(SHARED / "tokenizer"))
     parser.add_argument("--tasks", type=int, default=2, help="episodes of a meta-batch (published: 4)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1, help="the median counts")
@@ -123,7 +122,7 @@ def draw_episodes(arguments: argparse.Namespace) -> tuple[Config, dict[TaskKind,
         )
         store = TaskStore.open(prepare(config))
         ray.shutdown()
-        sampler = EpisodeSampler(store, TaskVocabulary.from_tokenizer(load_tokenizer(config.backbone)), config)
+        sampler = EpisodeSampler(store, TaskVocabulary.of_backbone(config.backbone), config)
         return config, {
             kind: [sampler.validation_episode(kind, index) for index in range(arguments.tasks)]
             for kind in config.tasks.kinds
@@ -172,7 +171,9 @@ class Plain:
         (hidden_q, mask_q), (hidden_a, mask_a) = self._encode(adapted, query), self._encode(adapted, augmentation)
         logits = self._decode(LAM * hidden_q + (1 - LAM) * hidden_a, mask_q | mask_a, query.labels)
         lam = torch.full((len(query.labels),), LAM)
-        return mixed_divergence(logits, query.labels, augmentation.labels, lam).sum() / len(episode.query)
+        outer = slice(PromptedSeq2Seq.outer_positions)
+        losses = mixed_divergence(logits[:, outer], query.labels[:, outer], augmentation.labels[:, outer], lam)
+        return losses.sum() / len(episode.query)
 
     def _collate(self, examples: tuple) -> Rows:
         return collate(examples, [0] * len(examples), self.width)

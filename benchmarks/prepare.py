@@ -9,7 +9,7 @@ k-means use all cores. That both give the same units, and clusters that are equa
 other rows where the rows come in another order, so the clusters are not the same).
 
 Memory: the peak of the whole process tree (proportional set sizes), preparing some documents, and ten copies of them under
-other ids without dropping duplicates, with a tiny encoder.
+other ids without dropping duplicates, with a tiny encoder; both on Ray, also where one process would do.
 
 Text is `../shared/corpus/wikipedia_en.jsonl.gz` where that is there, else made up. The last line is one JSON object:
 `speedup` (seconds of the script / of the preparation, Ray's start included) and `memory_ratio` (ten times the text / once).
@@ -21,6 +21,7 @@ import argparse
 import gzip
 import json
 import logging
+import os
 import subprocess
 import sys
 import tempfile
@@ -109,7 +110,7 @@ def tree_memory(pid: int) -> int:
 
 def pipeline(arguments: argparse.Namespace) -> dict[str, Any]:
     """Prepare a store as `pipeline/prepare.py` does; the stages' seconds are those it logs."""
-    from supmer.cli import validate
+    from supmer.config.load import validate
     from supmer.corpus.prepare import prepare
 
     stages: list[tuple[str, float]] = []
@@ -120,8 +121,8 @@ def pipeline(arguments: argparse.Namespace) -> dict[str, Any]:
             stages.append((str(step), float(str(seconds))))
         return True
 
-    logging.getLogger("supmer.corpus.progress").setLevel(logging.INFO)
-    logging.getLogger("supmer.corpus.progress").addFilter(note)
+    logging.getLogger("supmer.progress").setLevel(logging.INFO)
+    logging.getLogger("supmer.progress").addFilter(note)
     folder = Path(arguments.corpus).parent
     started = time.perf_counter()
     output = prepare(
@@ -133,7 +134,8 @@ def pipeline(arguments: argparse.Namespace) -> dict[str, Any]:
                     "id_column": "id",
                     "store_dir": str(folder / "stores"),
                     "deduplicate": arguments.deduplicate,
-                },
+                }
+                | ({"embedders": os.cpu_count()} if arguments.deduplicate == "none" else {}),
                 "clusters": {"num_clusters": NUM_CLUSTERS, "restarts": RESTARTS}
                 | ({"sample_size": 20_000} if arguments.deduplicate == "none" else {}),
                 "tasks": {"num_support": 2, "num_query": 2},
@@ -170,13 +172,13 @@ def make_inputs(folder: Path, num_documents: int) -> str:
     """Write `documents.json` and two random T5 encoders with a tokenizer to a folder; say what the text is."""
     from transformers import T5Config, T5ForConditionalGeneration, T5Tokenizer
 
-    from supmer.pretrain.tokenizer import train_tokenizer
+    from supmer.package_data import data_folder
 
     real = SHARED / "corpus" / "wikipedia_en.jsonl.gz"
     texts = list(islice(_wikipedia(real) if real.exists() else _made_up(), num_documents))
     (folder / "documents.json").write_text(json.dumps(texts))
     known = SHARED / "tokenizer"
-    tokenizer = T5Tokenizer.from_pretrained(known) if known.exists() else train_tokenizer(texts[:100], 2000)
+    tokenizer = T5Tokenizer.from_pretrained(known if known.exists() else data_folder("backbone/embedded"))
     for name, width, layers in (("encoder", 64, 2), ("tiny", 16, 1)):
         torch.manual_seed(0)
         shape = T5Config(

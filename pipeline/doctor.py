@@ -1,36 +1,6 @@
-"""Check a running cluster for a run: versions, workers, storage, backbone, disk, all-reduce. Exit code 1 if a check fails.
+"""`supmer doctor` as a script, for `ray job submit` and for checkouts that are not installed."""
 
-    ray job submit --address http://127.0.0.1:8265 --working-dir . -- \\
-        python pipeline/doctor.py --config configs/flan_t5_xl.yaml run.dir=s3://BUCKET/runs
-"""
-
-from __future__ import annotations
-
-import argparse
-
-from rich.console import Console
-
-from supmer.cli import build_parser, run_job
-from supmer.config import Config
-
-
-def examine(config: Config, arguments: argparse.Namespace) -> int:
-    """Print the table of checks; return 1 if one failed."""
-    from supmer.doctor.check import print_table
-    from supmer.doctor.run import run_checks
-    from supmer.runtime import connect_ray
-
-    connect_ray()
-    checks = run_checks(config, arguments.wait_seconds)
-    print_table(checks, Console(width=140))
-    return 0 if all(check.passed for check in checks) else 1
-
-
-def main() -> None:
-    parser = build_parser(__doc__ or "")
-    parser.add_argument("--wait-seconds", type=float, default=900, help="how long nodes may take to come")
-    run_job(examine, parser)
-
+from supmer.jobs.doctor import main
 
 if __name__ == "__main__":
     main()

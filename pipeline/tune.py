@@ -1,33 +1,6 @@
-"""Search over the settings of meta-training: space, searcher, scheduler and objectives are the section `tune`.
+"""`supmer tune` as a script, for `ray job submit` and for checkouts that are not installed."""
 
-    python pipeline/tune.py --config configs/sweeps/inner_loop_quickstart.yaml [section.key=value ...]
-
-The same command continues a sweep that was interrupted.
-"""
-
-from __future__ import annotations
-
-import argparse
-
-from supmer.cli import build_parser, run_job
-from supmer.config import Config
-
-
-def tune(config: Config, arguments: argparse.Namespace) -> int:
-    """Run the sweep, print the table of its trials, and return the exit code: 0, or 130 if Ctrl-C stopped it."""
-    from rich.console import Console  # here, so that --help and a misspelt setting answer at once
-
-    from supmer.tune.board import trials_table
-    from supmer.tune.run import run_sweep
-
-    outcome = run_sweep(config)
-    Console().print(trials_table(config, outcome.records))
-    return outcome.exit_code
-
-
-def main() -> None:
-    run_job(tune, build_parser(__doc__ or ""))
-
+from supmer.jobs.tune import main
 
 if __name__ == "__main__":
     main()

@@ -9,11 +9,23 @@ class UserError(ValueError):
     """A user's mistake, in one line that names the setting, its value and what is allowed.
 
     Every `pipeline/` script prints the line to stderr without a traceback and exits with code 2.
+
+    >>> from supmer import load_config
+    >>> try:
+    ...     load_config(None, ["meta.step=100"])
+    ... except UserError as error:
+    ...     print(error)
+    meta.step: unknown setting; did you mean meta.steps, meta.inner_steps, meta.warmup_steps?
     """
 
 
 class DivergedError(UserError):
     """A run whose numbers are no longer finite: nothing is wrong with its settings but what they lead to."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error, or its class where it has none, in one line of at most 600 letters."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:600]
 
 
 def setting_error(setting: str, value: object, allowed: str) -> UserError:

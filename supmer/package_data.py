@@ -16,8 +16,11 @@ PACKAGE = Path(__file__).parent
 
 
 def data_folder(relative: str) -> Path:
-    """Return a folder of the package; where there is none at all, the path where it should be."""
-    for package in (PACKAGE, _installed_package()):
+    """Return a folder of the package; where there is none at all, the path where it should be.
+
+    In a checkout `configs` lies beside the package; the wheel has it inside.
+    """
+    for package in (PACKAGE, PACKAGE.parent if relative == "configs" else None, _installed_package()):
         if package is not None and (package / relative).is_dir():
             return package / relative
     return PACKAGE / relative

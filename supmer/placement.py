@@ -1,7 +1,7 @@
 """Where actors run on a cluster of several kinds of nodes, and whether a job can fit there at all.
 
 The definitions in `cluster/` give their nodes a custom resource named after the node's role, and give the head two numbers
-that nothing ever takes: `limit_gpus` and `limit_cpus`, what the cluster can grow to. A laptop has none of them, and the
+that no job takes: `limit_gpus` and `limit_cpus`, what the cluster can grow to. A laptop has none of them, and the
 same code then asks for nothing beyond CPUs and GPUs.
 """
 
@@ -24,7 +24,7 @@ ROLE_SHARE = 0.001
 def role_resources(role: Role) -> dict[str, float]:
     """Return the custom resources that put an actor on nodes of this role; none where nodes have no roles.
 
-    The head's limits tell, not the role's own resource: groups start at zero nodes, so that may exist nowhere yet.
+    The head's limits show whether nodes have roles. A role's own resource does not: a group may still have no node.
     """
     return {role: ROLE_SHARE} if "limit_cpus" in ray.cluster_resources() else {}
 
@@ -72,8 +72,20 @@ def check_capacity(config: Config) -> None:
         UserError: the workers, or the fewest that will do, need more GPUs or CPUs than the cluster can grow to.
     """
     train = config.train
-    _check_limit(config, "GPUs", train.min_workers * train.gpus_per_worker, max_gpus())
-    _check_limit(config, "CPUs", train.min_workers * worker_and_builder_cpus(train), max_cpus())
+    cpus, gpus = worker_and_builder_cpus(train), train.gpus_per_worker
+    check_room("train.workers", train.workers, train.min_workers * cpus, train.min_workers * gpus)
+
+
+def check_room(setting: str, value: object, cpus: float, gpus: float) -> None:
+    """Refuse a setting whose CPUs or GPUs the cluster neither has nor can grow to.
+
+    Raises:
+        UserError: so it is.
+    """
+    for what, needed, limit in (("GPUs", gpus, max_gpus()), ("CPUs", cpus, max_cpus())):
+        if needed > limit:
+            allowed = f"needs {needed:g} {what}, and this cluster has or grows to {limit:g}; lower it, or raise the maxima"
+            raise setting_error(setting, value, f"{allowed} in the cluster's definition")
 
 
 def _builders_are_included(train: TrainConfig) -> bool:
@@ -84,9 +96,3 @@ def _limit(limit: str, resource: str) -> float:
     """Return what the head announces, or, where it announces nothing, what there is."""
     total = ray.cluster_resources()
     return float(total.get(limit, 0.0 if "limit_cpus" in total else total.get(resource, 0.0)))
-
-
-def _check_limit(config: Config, what: str, needed: float, limit: float) -> None:
-    if needed > limit:
-        allowed = f"needs {needed:g} {what}, and this cluster has or grows to {limit:g}; lower it, or raise the maxima"
-        raise setting_error("train.workers", config.train.workers, allowed + " in the cluster's definition")

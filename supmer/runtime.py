@@ -6,13 +6,15 @@ import logging
 import math
 import os
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import ray
 
-from supmer.errors import UserError
+from supmer.errors import UserError, setting_error
+
+logger = logging.getLogger(__name__)
 
 DRIVER_ENVIRONMENT = {
     # Workers stay in the job's folder, so that relative names of models mean the same there as here.
@@ -21,6 +23,8 @@ DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
     # Ray Train takes one report per poll: at its 2 seconds, the last few checkpoints of a short run delay its end.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+    # A proxy that imports on busy cores longer than Ray's 5 seconds would be killed, and the endpoint with it.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # Opt in to what Ray announces as its future default, instead of a warning at each start.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
@@ -34,7 +38,15 @@ submitted to, another cluster too.
 """
 
 LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
-"""Ray's core tells the user of each pool of actors that Ray Data makes, as an error, how Ray Data makes it."""
+"""Ray's core logs an error for each pool of actors that Ray Data makes; nothing is wrong with them."""
+
+
+SHORT_FOLDER = "/tmp"
+LONGEST_SOCKET_PATH = 107
+"""Bytes that Linux takes for the path of a socket."""
+
+LONGEST_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+"""The longest that Ray adds to the folder of temporary files."""
 
 
 def connect_ray(min_cpus: float = 1, *, hosts_trials: bool = False) -> None:
@@ -48,7 +60,10 @@ def connect_ray(min_cpus: float = 1, *, hosts_trials: bool = False) -> None:
         min_cpus: CPUs that the job reserves in all. Where this machine has fewer, they are shared: reservations only
             count, and a job that reserves more than there is would wait for ever.
         hosts_trials: runs on a cluster of our own may end before it does, and leave workers and reservations behind. Ray
-            Train frees those by way of the dashboard, which other jobs do without: it costs 2 seconds of CPU and 1 GB.
+            Train asks the dashboard which to free. Other jobs need no dashboard: it costs 2 seconds of CPU and 1 GB.
+
+    Raises:
+        UserError: the cluster of RAY_ADDRESS cannot be joined.
     """
     for name, value in DRIVER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -61,12 +76,34 @@ def connect_ray(min_cpus: float = 1, *, hosts_trials: bool = False) -> None:
     address = os.environ.get("RAY_ADDRESS")
     with _environment({} if verbose else {LOG_LEVEL: os.environ.get(LOG_LEVEL, "fatal")}):
         if address:
-            _join(address, **options)
+            try:
+                ray.init(address=address, **options)
+            except (ConnectionError, RuntimeError) as error:  # nothing answers there, or another Ray or Python
+                why = " ".join(str(error).split())[:300]
+                raise UserError(f"RAY_ADDRESS={address}: cannot join this cluster ({why})") from error
             return
         num_cpus = max(os.cpu_count() or 1, math.ceil(min_cpus))
         port = _free_port() if hosts_trials else None
-        with _environment({API_SERVER: f"http://127.0.0.1:{port}" if hosts_trials else "none"}):
+        with _environment({API_SERVER: f"http://127.0.0.1:{port}" if hosts_trials else "none", **session_folder()}):
             ray.init(address="local", num_cpus=num_cpus, include_dashboard=hosts_trials, dashboard_port=port, **options)
+
+
+def session_folder() -> dict[str, str]:
+    """Return the variable that makes Ray keep its sockets in a short folder, where the user's own is too long.
+
+    Raises:
+        UserError: there is no other folder, or the user has named the long one for Ray itself.
+    """
+    room = LONGEST_SOCKET_PATH - len(LONGEST_SOCKET)
+    given = os.environ.get("RAY_TMPDIR")
+    folder = given or tempfile.gettempdir()
+    if len(os.fsencode(folder)) <= room:
+        return {}
+    allowed = f"must have at most {room} bytes, as Ray keeps sockets below it; set RAY_TMPDIR to a shorter folder"
+    if given or not os.access(SHORT_FOLDER, os.W_OK | os.X_OK):
+        raise setting_error("RAY_TMPDIR" if given else "TMPDIR", folder, allowed)
+    logger.info("TMPDIR=%s is too long for Ray's sockets: they are kept in %s", folder, SHORT_FOLDER)
+    return {"RAY_TMPDIR": SHORT_FOLDER}
 
 
 def _free_port() -> int:
@@ -86,15 +123,3 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
         for name in values:
             del os.environ[name]
         os.environ.update(before)
-
-
-def _join(address: str, **options: Any) -> None:
-    """Join a running cluster.
-
-    Raises:
-        UserError: nothing answers there, or it runs another Ray or Python.
-    """
-    try:
-        ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError) as error:
-        raise UserError(f"RAY_ADDRESS={address}: cannot join this cluster ({' '.join(str(error).split())[:300]})") from error

@@ -1,4 +1,4 @@
-"""S3 and services that speak its language: where they are, how long they may stumble, and what their errors mean."""
+"""S3 and services with its API: where they are, how long they may fail, and what their errors mean."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
 """A request without an answer for so long counts as failed and is sent again."""
 
 BROKEN_ANSWERS = ("AWS Error INTERNAL_FAILURE ", "AWS Error NETWORK_CONNECTION ")
-"""What the client makes of an answer that is lost, or longer than the small object it reads (an error's): it gives up."""
+"""Errors by which the client gives up when an answer is lost, or is longer than the object that it reads (an error page)."""
 AT_ONCE_SECONDS = 5.0
 MAX_READS, FIRST_PAUSE_SECONDS = 6, 0.2
 
@@ -83,14 +83,14 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 def is_from_service(error: OSError) -> bool:
-    """Tell whether the service, or the way to it, failed; a missing object is a FileNotFoundError instead."""
+    """Return whether the service, or the way to it, failed; a missing object is a FileNotFoundError instead."""
     return "AWS Error " in str(error)
 
 
 def meaning(error: OSError) -> str | None:
     """Say in a user's words what the service answered; None if this is another kind of error."""
     text = str(error)
-    return next((told for code, told in MEANINGS.items() if f"AWS Error {code} " in text), None)
+    return next((words for code, words in MEANINGS.items() if f"AWS Error {code} " in text), None)
 
 
 @lru_cache

@@ -61,7 +61,7 @@ def _take_over(run_dir: str) -> Callable[[], None]:
         try:
             mark = storage.read_bytes(uri)
         except (storage.StorageError, FileNotFoundError):
-            return  # whoever cannot read there cannot write either, and is told so when it does
+            return  # who cannot read there cannot write either: the next write says so
         if mark != own:
             raise UserError(f"{run_dir}: another job has begun there and has taken over; this one ends")
 

@@ -7,16 +7,22 @@ missing right, a service that stays away) becomes `StorageError`, except FileNot
 from __future__ import annotations
 
 import errno
+import json
+import logging
 import os
-import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from uuid import uuid4
 
-from pyarrow import ArrowInvalid, fs
+from pyarrow import ArrowException, fs
 
-from supmer import s3
-from supmer.errors import UserError, setting_error
+from supmer import reachable, s3
+from supmer.errors import UserError, one_line, setting_error
+from supmer.locations import absolute as absolute
+from supmer.locations import join as join
+
+logger = logging.getLogger(__name__)
 
 MEANINGS = {
     errno.ENOSPC: "the disk is full",
@@ -41,7 +47,7 @@ def explained(uri: str | os.PathLike[str], intent: str) -> Iterator[None]:
     """Turn an operating system's or a service's error into one line, such as ``s3://b/x: cannot be written: ...``.
 
     Raises:
-        StorageError: in place of any OSError but FileNotFoundError.
+        StorageError: in place of any OSError but FileNotFoundError, and of errors of pyarrow.
     """
     try:
         yield
@@ -49,15 +55,17 @@ def explained(uri: str | os.PathLike[str], intent: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise StorageError(f"{os.fspath(uri)}: cannot be {intent}: {reason(error)}") from error
+    except ArrowException as error:  # Azure without credentials
+        raise StorageError(f"{os.fspath(uri)}: cannot be {intent}: {one_line(error)[:300]}") from error
 
 
 def is_known(error: OSError) -> bool:
-    """Tell whether a user can act on this error."""
+    """Return whether a user can act on this error."""
     return s3.meaning(error) is not None or error.errno in MEANINGS
 
 
 def reason(error: OSError) -> str:
-    """Say in one line why a file system refused."""
+    """Return in one line why a file system refused."""
     known = s3.meaning(error) or MEANINGS.get(error.errno or 0)
     return known or " ".join(str(error).split())[:300]
 
@@ -66,33 +74,21 @@ def resolve(uri: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
     """Return the file system of `uri` and the path inside it; a path without a scheme is local and made absolute."""
     text = os.fspath(uri)
     if "://" not in text:
-        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text))
-    try:
-        with explained(text, "opened"):
-            return s3.resolve(text) if text.startswith("s3://") else fs.FileSystem.from_uri(text)
-    except ArrowInvalid as error:
-        raise StorageError(f"{text}: cannot be opened: {' '.join(str(error).split())[:300]}") from error
-
-
-def absolute(uri: str | os.PathLike[str]) -> str:
-    """Return a local path made absolute, so that workers in other folders find it too; URIs are returned as they are."""
-    text = os.fspath(uri)
-    return text if "://" in text else resolve(text)[1]
-
-
-def join(uri: str | os.PathLike[str], *parts: str) -> str:
-    """Append path components to a path or URI (before the options that an URI may end in, ``?endpoint_override=...``)."""
-    base, question, options = os.fspath(uri).partition("?") if "://" in os.fspath(uri) else (os.fspath(uri), "", "")
-    return posixpath.join(base, *parts) + question + options
+        return fs.LocalFileSystem(), absolute(text)
+    if silent := reachable.why_silent(text):
+        raise StorageError(f"{text}: cannot be opened: {silent}")
+    if text.startswith(("gs://", "gcs://")) and "retry_limit_seconds" not in text:  # otherwise a quarter of an hour
+        text += f"{'&' if '?' in text else '?'}retry_limit_seconds=60"
+    with explained(text, "opened"):
+        return s3.resolve(text) if text.startswith("s3://") else fs.FileSystem.from_uri(text)
 
 
 def exists(uri: str | os.PathLike[str]) -> bool:
-    """Tell whether a file or folder is there."""
     return bool(file_type(uri) != fs.FileType.NotFound)
 
 
 def file_type(uri: str | os.PathLike[str]) -> fs.FileType:
-    """Tell whether a path is a file, a folder or not there."""
+    """Return whether a path is a file, a folder or not there."""
     filesystem, path = resolve(uri)
     with explained(uri, "looked up"):
         found: fs.FileType = filesystem.get_file_info(path).type
@@ -100,7 +96,7 @@ def file_type(uri: str | os.PathLike[str]) -> fs.FileType:
 
 
 def what_is_missing(uri: str | os.PathLike[str]) -> str:
-    """Say what is not there of a path that is not: the bucket already, or only the file."""
+    """Return what is missing of a path that is not there: the bucket, or only the file."""
     filesystem, path = resolve(uri)
     if isinstance(filesystem, fs.S3FileSystem):
         with explained(uri, "looked up"):
@@ -119,7 +115,6 @@ def list_files(uri: str | os.PathLike[str]) -> list[fs.FileInfo]:
 
 
 def read_bytes(uri: str | os.PathLike[str]) -> bytes:
-    """Return a file's content."""
     filesystem, path = resolve(uri)
 
     def read() -> bytes:
@@ -128,6 +123,36 @@ def read_bytes(uri: str | os.PathLike[str]) -> bytes:
 
     with explained(uri, "read"):
         return s3.read_again(read)
+
+
+def read_json_lines(
+    uri: str | os.PathLike[str], is_whole: Callable[[dict[str, Any]], bool] = lambda _: True
+) -> list[dict[str, Any]]:
+    """Return the objects of a file with one JSON object a line; a missing file has none.
+
+    A crash of the machine may leave broken lines. Lines without an object, and those that `is_whole` refuses, are counted,
+    logged and left out.
+    """
+    if not exists(uri):
+        return []
+    found, damaged = [], []
+    for number, line in enumerate(read_bytes(uri).splitlines(), start=1):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, dict) and is_whole(value):
+            found.append(value)
+        else:
+            damaged.append(number)
+    if damaged:
+        logger.warning("%s: %d damaged lines are left out, the first is line %d", os.fspath(uri), len(damaged), damaged[0])
+    return found
+
+
+def write_json_lines(uri: str | os.PathLike[str], values: Iterable[dict[str, Any]]) -> None:
+    """Write objects as JSON lines, whole or not at all, as `write_bytes` does."""
+    write_bytes(uri, "".join(json.dumps(value) + "\n" for value in values).encode())
 
 
 def delete_folder(uri: str | os.PathLike[str]) -> None:
@@ -161,8 +186,8 @@ def check_writable(setting: str, uri: str) -> None:
         with explained(mark, "deleted"):
             filesystem.delete_file(path)
     except StorageError as error:
-        told = reason(error.__cause__) if isinstance(error.__cause__, OSError) else str(error)
-        raise StorageError(f"{setting}={uri}: cannot be written to: {told}") from error
+        why = reason(error.__cause__) if isinstance(error.__cause__, OSError) else str(error)
+        raise StorageError(f"{setting}={uri}: cannot be written to: {why}") from error
 
 
 def write_bytes(uri: str | os.PathLike[str], data: bytes) -> None:
@@ -174,25 +199,39 @@ def write_bytes(uri: str | os.PathLike[str], data: bytes) -> None:
     Raises:
         StorageError: the file cannot be written; what was there before still is.
     """
+    with open_whole(uri) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def open_whole(uri: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open a file for writing, which appears when the block ends without an error.
+
+    In an object store a file is deleted that an error ended, and one that was there before is lost with it.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
     filesystem, path = resolve(uri)
     with explained(uri, "written"):
         if isinstance(filesystem, fs.LocalFileSystem):
-            _replace(path, data)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            temporary = f"{path}.{uuid4().hex}.tmp"
+            try:
+                with open(temporary, "wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                if os.path.exists(temporary):
+                    os.unlink(temporary)
+                raise
             return
         with filesystem.open_output_stream(path) as stream:
-            stream.write(data)
-
-
-def _replace(path: str, data: bytes) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.{uuid4().hex}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+            try:
+                yield stream
+            except BaseException:
+                stream.close()
+                filesystem.delete_file(path)
+                raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from hypothesis import HealthCheck, settings
 
 # Before anything imports torch: what tests start shares few cores, and sums depend on the number of threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray starts its workers at niceness 15: beside other tests they would get next to nothing, and run into timeouts.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # How long an example takes says more about the machine and what else it does than about our code.
 settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -20,7 +24,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--mutants", type=int, default=200, help="damaged versions of each kind of file in tests/test_fuzzing.py"
+        "--mutants", type=int, default=100, help="damaged versions of each kind of file in tests/test_fuzzing.py"
     )
 
 
@@ -44,3 +48,11 @@ def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_run import write_tiny_files  # here, because it imports torch
 
     return write_tiny_files(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_cluster_is_left() -> Iterator[None]:
+    """End a cluster that a job started in this process: the next tests must find none, or one of their own size."""
+    yield
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()

@@ -7,7 +7,7 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
-from supmer.model.prompted import PromptedSeq2Seq
+from supmer.model.seq2seq import PromptedSeq2Seq
 from supmer.tasks.episode import NO_CENTROID, Episode, Example
 
 VOCABULARY = 96

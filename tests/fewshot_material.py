@@ -12,14 +12,20 @@ import torch
 from safetensors.torch import save_file
 from transformers import T5Config, T5ForConditionalGeneration
 
-from supmer.config import RegularizerConfig
-from supmer.fewshot.cells import Cell, CellResult, TransferScore
+from experiments.embedded_backbone.tokenizer import train_tokenizer
+from supmer.config import Config, RegularizerConfig
+from supmer.fewshot.cell_runner import CellResult, TransferScore
+from supmer.fewshot.cells import Cell
+from supmer.fewshot.definition import define
+from supmer.fewshot.task import load_task
 from supmer.fewshot.tuning import CurvePoint
 from supmer.model.regularizer import GradientRegularizer
-from supmer.pretrain.tokenizer import train_tokenizer
 
 WIDTH = 32
 PROMPT_LENGTH = 4
+
+DEFINITION = define(Config(), load_task("sst-2"), pattern=0)
+"""Of prompts in made-up results."""
 
 COLOURS = ["red", "green", "blue", "grey", "ochre", "violet"]
 THINGS = ["river", "stone", "tower", "garden", "window", "letter", "bridge", "orchard"]
@@ -73,7 +79,7 @@ def make_task(folder: Path) -> Path:
         for text in sentences(1200, seed=1)
         if text.startswith(("the red", "the blue"))
     ]
-    for name, part in (("train", rows[:120]), ("test", rows[120:200])):
+    for name, part in (("train", rows[:120]), ("test", rows[120:220])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     file = folder / "colour.yaml"
     file.write_text("name: colour\npatterns: ['{text} It was <X> .']\nlabel_words: [bad, good]\nfolder: {path: .}\n")
@@ -108,8 +114,7 @@ def result_of(cell: Cell, score: float = 0.5) -> CellResult:
         cell=cell,
         pattern_text="{text} It was <X> .",
         label_words=["bad", "good"],
-        metric="accuracy",
-        score=score,
+        metrics={"accuracy": score},
         dev_score=0.75,
         best_step=4,
         num_train=8,
@@ -120,4 +125,5 @@ def result_of(cell: Cell, score: float = 0.5) -> CellResult:
         curve=[CurvePoint(4, 2.0, 0.75)],
         prompt=np.ones((3, 2), dtype=np.float32),
         transfer=[TransferScore("other", "accuracy", 0.4, 10)],
+        definition=DEFINITION,
     )

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from supmer.corpus.manifest import CENTROIDS, SCHEMA_VERSION, SPLITS, Manifest, Split, StoredFile, write_manifest
 from supmer.corpus.store import UNIT_SCHEMA
 from supmer.corpus.tables import even_row_groups, write_table
+from supmer.corpus.topics import TopicWord
 from supmer.corpus.unit import TokenIds, Unit
 from supmer.tasks.vocabulary import TaskVocabulary
 
@@ -28,7 +29,9 @@ def made_up_vocabulary() -> TaskVocabulary:
     words = [[4], [5], [6, 7]]
     letters = [[10 + number] if number != 2 else [12, 7] for number in range(8)]
     return TaskVocabulary(
-        first_sentinel=first,
+        start=_ids(),
+        pair_middle=_ids(first),
+        pair_end=_ids(),
         placeholder=1,
         pair_targets=tuple(_ids(first, *word, second) for word in words),
         letter_targets=tuple(_ids(first, *letter, second) for letter in letters),
@@ -36,6 +39,9 @@ def made_up_vocabulary() -> TaskVocabulary:
         question_mark=_ids(9),
         full_stop=_ids(8, 8),
         ending=_ids(9, 20, 21, first),
+        topic_endings=(_ids(22, first), _ids(23, 24, first)),
+        label_start=_ids(first),
+        label_end=_ids(second),
     )
 
 
@@ -59,6 +65,12 @@ class MemoryStore:
 
     def size(self, split: Split, cluster: int) -> int:
         return len(self._units[split][cluster])
+
+    def topic_words(self, cluster: int) -> list[TopicWord]:
+        """Two made-up words for all clusters but the last; a form of each is a token of many sentences."""
+        if cluster == 7:
+            return []
+        return [TopicWord("word", number, (number, number + 50)) for number in (100 + cluster, 120 + cluster)]
 
     def sample_units(self, split: Split, cluster: int, rng: np.random.Generator, count: int) -> list[Unit]:
         units = self._units[split][cluster]

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from supmer.cli import load_config
 from supmer.config import Config
+from supmer.config.effects import fields
+from supmer.config.load import load_config
+from supmer.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SHIPPED = sorted({*CONFIGS.rglob("*.yaml")} - {*CONFIGS.rglob("cases/*.yaml")})
 """Those of `cases` are layers under others and no job's by themselves."""
 
 
-def settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str | None]]:
-    for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from settings(inner, f"{prefix}{name}.")
-        else:
-            yield prefix + name, field.description
-
-
 def test_every_setting_is_described() -> None:
-    assert [name for name, description in settings(Config) if not description] == []
+    assert [name for name, field in fields(Config) if not field.description] == []
 
 
 def test_defaults_are_the_published_settings() -> None:
@@ -56,3 +48,10 @@ def test_shipped_configuration_is_valid_and_begins_with_its_command(path: Path) 
     load_config(path)
     header = [line for line in path.read_text().split("\n\n")[0].splitlines() if line.startswith("#")]
     assert any("python pipeline/" in line for line in header)
+
+
+@pytest.mark.parametrize("section", ["meta", "fewshot"])
+def test_a_warmup_without_end_is_refused(section: str) -> None:
+    load_config(None, [f"{section}.steps=5", f"{section}.warmup_steps=4"])
+    with pytest.raises(UserError, match=rf"^{section}\.warmup_steps=5: must be below {section}\.steps=5$"):
+        load_config(None, [f"{section}.steps=5", f"{section}.warmup_steps=5"])

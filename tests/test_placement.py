@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-from supmer.cli import load_config
+from supmer.config.load import load_config
 from supmer.errors import UserError
 from supmer.placement import ROLE_SHARE, check_capacity, max_cpus, max_gpus, role_resources
 
@@ -42,7 +42,7 @@ def test_a_job_within_the_limits_is_let_through(head_alone: None) -> None:
             "train.workers=3: needs 3 GPUs, and this cluster has or grows to 2;",
         ),
         (
-            ["train.workers=9", "meta.tasks_per_step=9"],
+            ["train.workers=9"],
             "train.workers=9: needs 11.25 CPUs, and this cluster has or grows to 10;",
         ),
     ],
@@ -56,10 +56,10 @@ def test_a_job_beyond_the_limits_is_one_clear_line(head_alone: None, overrides: 
 def test_another_ray_than_the_clusters_is_one_clear_line(head_alone: None) -> None:
     code = (
         "import ray\n"
-        "from supmer.cli import build_parser, run_job\n"
+        "from supmer.cli import job_parser, run_job\n"
         "from supmer.runtime import connect_ray\n"
         "ray.__version__ = '2.40.0'\n"
-        "run_job(lambda config, arguments: connect_ray(), build_parser(''))\n"
+        "run_job(lambda config, arguments: connect_ray(), job_parser(''))\n"
     )
     address = ray.get_runtime_context().gcs_address
     environment = {**os.environ, "RAY_ADDRESS": address}

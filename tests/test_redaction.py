@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supmer.cli import load_config
+from supmer.config.load import load_config
 from supmer.errors import UserError
 from supmer.redaction import RedactingFormatter, redact
 

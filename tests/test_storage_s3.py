@@ -11,8 +11,8 @@ from fewshot_material import result_of
 from s3_server import BUCKET, READ_ONLY_BUCKET, S3Server, serving
 
 from supmer import storage
-from supmer.cli import load_config
-from supmer.corpus.files import find_files
+from supmer.config.load import load_config
+from supmer.corpus.reading import find_files
 from supmer.errors import UserError
 from supmer.fewshot.cells import Cell
 from supmer.fewshot.results import Results, read_details
@@ -119,7 +119,7 @@ def test_an_unknown_option_is_refused() -> None:
 
 def test_few_shot_results_are_kept_in_s3_and_a_later_job_takes_over() -> None:
     config = load_config(None, [f"run.dir=s3://{BUCKET}/runs", "run.name=tuned", "log.trackers=[]"])
-    first, second = (result_of(Cell("sst-2", 0, "supmer", seed, 16)) for seed in (1, 2))
+    first, second = (result_of(Cell("sst-2", 0, "supmer", seed, 16, seed)) for seed in (1, 2))
     with sole_job(config.run_dir) as is_first:
         record = Results(config.run_dir, is_first).add(first, "key")
         with sole_job(config.run_dir) as is_second:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_uppercase
 
 import numpy as np
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from supmer.cli import load_config
+from experiments.embedded_backbone.tokenizer import train_tokenizer
 from supmer.config import Config
-from supmer.pretrain.tokenizer import train_tokenizer
+from supmer.config.load import load_config
 
 NUM_TOPICS, WORDS_PER_TOPIC = 6, 25
 SYLLABLES = "ba de fi go lu ma ne pi ro su ta ve wi zo ka le".split()  # noqa: SIM905
@@ -20,7 +22,6 @@ SYLLABLES = "ba de fi go lu ma ne pi ro su ta ve wi zo ka le".split()  # noqa: S
 TINY = (
     "corpus.validation_fraction=0.3",
     "corpus.min_unit_tokens=3",
-    "corpus.embedders=1",
     "clusters.num_clusters=6",
     "tasks.num_support=4",
     "tasks.num_query=4",
@@ -85,3 +86,35 @@ def tiny_overrides(files: Path, *overrides: str) -> list[str]:
 def tiny_config(files: Path, *overrides: str) -> Config:
     """Return the configuration of a tiny run."""
     return load_config(None, tiny_overrides(files, *overrides))
+
+
+def save_causal_backbone(folder: Path, texts: Sequence[str], *, bos: bool = True, tied: bool = True) -> None:
+    """Write a random llama of one layer, with grouped queries and a byte-level tokenizer, with or without a first token."""
+    special = ["<s>", "</s>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    labels = " ".join(["", "yes", "no", "maybe", *ascii_uppercase])  # each a token of its own
+    tokenizer.train_from_iterator([*texts, 100 * labels], trainer)
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    fast.save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=len(fast),
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            bos_token_id=0,
+            eos_token_id=1,
+            tie_word_embeddings=tied,
+        )
+        LlamaForCausalLM(config).save_pretrained(folder)

@@ -17,7 +17,7 @@ from ray.util.state import list_nodes
 
 DASHBOARD = "http://127.0.0.1:8265"
 SECONDS_BETWEEN = 1.0
-COLOURS = {"head": "tab:gray", "data": "tab:orange", "trainer": "tab:blue"}
+ROLES = ("head", "data", "trainer")
 
 
 def main() -> None:
@@ -55,21 +55,11 @@ def count_nodes() -> dict[str, int]:
 
 def plot(file: Path, image: Path) -> None:
     """Draw the numbers of nodes as steps over time, stacked."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+    from supmer.reports import drawing  # here: recording needs Ray only
 
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    seconds = [row["seconds"] for row in rows]
-    counts = [[row["nodes"].get(role, 0) for row in rows] for role in COLOURS]
-    figure, axes = plt.subplots(figsize=(7, 2.5), layout="constrained")
-    axes.stackplot(seconds, counts, labels=list(COLOURS), colors=list(COLOURS.values()), step="post", alpha=0.8)
-    axes.set(xlabel="seconds", ylabel="nodes", xlim=(0, seconds[-1]))
-    axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="upper left", ncols=len(COLOURS), frameon=False)
-    axes.set_ylim(0, max(sum(column) for column in zip(*counts, strict=True)) + 1.5)
-    figure.savefig(image, dpi=150)
+    counts = {role: [row["nodes"].get(role, 0) for row in rows] for role in ROLES}
+    drawing.save(drawing.stacked_steps([row["seconds"] for row in rows], counts, "seconds", "nodes"), image)
 
 
 if __name__ == "__main__":

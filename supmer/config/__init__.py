@@ -2,19 +2,16 @@
 
 A configuration is one YAML file with the sections below, changed on the command line by ``section.key=value``. Section
 numbers refer to the method as described in `docs/method.md`; the defaults are the published ones where those exist.
-One module here for each group of sections; `supmer.cli` reads and validates it all.
+One module here for each group of sections; `supmer.config.load` reads and validates it all.
 """
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
-from typing_extensions import Self
+from pydantic import Field
 
-from supmer import storage
-from supmer.config.backbone import BackboneConfig, DistillConfig, WarmupConfig
-from supmer.config.checks import CHECKS
+from supmer.config.backbone import BackboneConfig
 from supmer.config.corpus import ClustersConfig, CorpusConfig
-from supmer.config.fewshot import FewshotConfig
+from supmer.config.fewshot import FewshotConfig, PerfectConfig
 from supmer.config.method import (
     TASK_KINDS,
     CurriculumConfig,
@@ -24,9 +21,12 @@ from supmer.config.method import (
     TaskKind,
     TasksConfig,
 )
+from supmer.config.predict import PredictConfig
 from supmer.config.run import LogConfig, RunConfig, TrainConfig
 from supmer.config.section import Section
+from supmer.config.serve import ServeConfig
 from supmer.config.tune import TuneConfig
+from supmer.locations import absolute, join
 
 __all__ = [
     "TASK_KINDS",
@@ -35,23 +35,28 @@ __all__ = [
     "Config",
     "CorpusConfig",
     "CurriculumConfig",
-    "DistillConfig",
     "FewshotConfig",
     "LogConfig",
     "MetaConfig",
+    "PerfectConfig",
+    "PredictConfig",
     "PromptConfig",
     "RegularizerConfig",
     "RunConfig",
+    "ServeConfig",
     "TaskKind",
     "TasksConfig",
     "TrainConfig",
     "TuneConfig",
-    "WarmupConfig",
 ]
 
 
 class Config(Section):
-    """The whole configuration."""
+    """The whole configuration: a section for each part of the program, whose defaults are the published settings.
+
+    >>> Config().meta.steps, Config(meta={"steps": 500}).meta.steps
+    (100000, 500)
+    """
 
     run: RunConfig = Field(default_factory=RunConfig)
     backbone: BackboneConfig = Field(default_factory=BackboneConfig)
@@ -64,20 +69,15 @@ class Config(Section):
     curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     fewshot: FewshotConfig = Field(default_factory=FewshotConfig)
+    predict: PredictConfig = Field(default_factory=PredictConfig)
+    serve: ServeConfig = Field(default_factory=ServeConfig)
     tune: TuneConfig = Field(default_factory=TuneConfig)
     log: LogConfig = Field(default_factory=LogConfig)
-
-    @model_validator(mode="after")
-    def check_combinations(self) -> Self:
-        """Refuse settings that are right alone and wrong together."""
-        for check in CHECKS:
-            check(self)
-        return self
 
     @property
     def run_dir(self) -> str:
         """``<run.dir>/<run.name>``, an absolute path or a URI."""
-        return storage.join(storage.absolute(self.run.dir), self.run.name)
+        return join(absolute(self.run.dir), self.run.name)
 
     @property
     def max_input_tokens(self) -> int:

@@ -4,29 +4,62 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
-from supmer.config.section import Section
+from supmer.config.section import Section, setting
 
-TaskKind = Literal["nsp", "nss", "scsp", "scss", "scc"]
+TaskKind = Literal["nsp", "nss", "scsp", "scss", "scc", "ctw"]
 TASK_KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
+PUBLISHED_KINDS = TASK_KINDS[:5]
+
+
+NumOptions = int | list[int]
+"""A number of options, or the fewest and the most of them."""
 
 
 class TasksConfig(Section):
     """Self-supervised episodes (section 2)."""
 
-    kinds: list[TaskKind] = Field(list(TASK_KINDS), min_length=1, description="task kinds, drawn uniformly")
-    num_support: int = Field(16, ge=1, description="support rows of an episode")
-    num_query: int = Field(16, ge=1, description="query rows (and augmentation rows) of an episode")
-    num_options: int = Field(4, ge=2, le=26, description="options of scss and classes of scc")
-    num_options_nss: int = Field(6, ge=3, le=26, description="options of nss")
-    max_length: int = Field(512, ge=16, description="encoder positions, prompt included")
-    max_option_tokens: int = Field(86, ge=4, description="tokens an option of a multi-choice row is cut to")
+    kinds: list[TaskKind] = setting(
+        list(PUBLISHED_KINDS),
+        ("clusters", "training"),
+        min_length=1,
+        description="task kinds, drawn uniformly; `ctw` (topic words) is this project's own",
+    )
+    num_support: int = setting(16, ("clusters", "training"), ge=1, description="support rows of an episode")
+    num_query: int = setting(
+        16, ("clusters", "training"), ge=1, description="query rows (and augmentation rows) of an episode"
+    )
+    num_options: int = setting(4, ("clusters", "training"), ge=2, le=26, description="options of scss and classes of scc")
+    num_topics: int = setting(
+        4, ("clusters", "training"), ge=2, le=6, description="clusters of a ctw episode; each draws from 2 to so many"
+    )
+    num_options_nss: NumOptions = setting(
+        6, "training", description="options of nss; two numbers, as in [2, 16]: drawn between them for each episode"
+    )
+    max_length: int = setting(512, ("training", "tuning"), ge=16, description="encoder positions, prompt included")
+    max_option_tokens: int = setting(86, "training", ge=4, description="tokens an option of a multi-choice row is cut to")
 
     @property
     def min_input_tokens(self) -> int:
         """Room for the question, and for a letter and a few words of each option."""
-        return 16 + 8 * max(self.num_options, self.num_options_nss)
+        return 16 + 8 * max(self.num_options, self.range_nss[1])
+
+    @property
+    def range_nss(self) -> tuple[int, int]:
+        """The fewest and the most options of nss."""
+        if isinstance(self.num_options_nss, int):
+            return self.num_options_nss, self.num_options_nss
+        fewest, most = self.num_options_nss
+        return fewest, most
+
+    @field_validator("num_options_nss")
+    @classmethod
+    def ascending(cls, value: int | list[int]) -> int | list[int]:
+        fewest, most = (value, value) if isinstance(value, int) else (min(value), value[-1])
+        if fewest < 2 or most > 26 or (isinstance(value, list) and (len(value) != 2 or value[0] > value[1])):
+            raise ValueError("must be a number from 2 to 26, or two of them, the smaller first")
+        return value
 
     @field_validator("kinds")
     @classmethod
@@ -39,42 +72,61 @@ class TasksConfig(Section):
 class PromptConfig(Section):
     """The soft prompt P in R^{L x d}."""
 
-    length: int = Field(100, ge=1, description="L")
-    init: Literal["vocabulary", "normal"] = Field("vocabulary", description="rows of the embedding table, or normal noise")
-    init_std: float = Field(0.02, gt=0, description="standard deviation of init=normal")
+    length: int = setting(100, ("training", "tuning"), ge=1, description="L")
+    init: Literal["vocabulary", "normal"] = setting(
+        "vocabulary", "training", description="rows of the embedding table, or normal noise"
+    )
+    init_entries: int | None = setting(
+        None, ("training", "tuning"), ge=1, description="first entries of the vocabulary that init draws from; default: all"
+    )
+    init_std: float = setting(0.02, "training", gt=0, description="standard deviation of init=normal")
 
 
 class RegularizerConfig(Section):
     """The network psi_phi that regularizes few-shot gradients (section 4)."""
 
-    enabled: bool = Field(True, description="false: plain MAML on prompts (ablation)")
-    hidden_layers: int = Field(1, ge=0, description="n_hidden; the stack has one layer more")
-    rank: int = Field(1920, ge=1, description="rank of each layer, capped at d")
-    norm: Literal["row_l2", "matrix_l2", "row_l1", "matrix_l1"] = Field("row_l2", description="norm that the result keeps")
-    init: Literal["identity", "xavier", "published"] = Field("identity", description="weights before training")
-    gate: bool = Field(True, description="mix with the raw gradient by z; false: z = 0")
-    gate_hidden: int = Field(24, ge=1, description="hidden width of the gate")
+    enabled: bool = setting(True, "training", description="false: plain MAML on prompts (ablation)")
+    hidden_layers: int = setting(1, "training", ge=0, description="n_hidden; the stack has one layer more")
+    rank: int = setting(1920, "training", ge=1, description="rank of each layer, capped at d")
+    norm: Literal["row_l2", "matrix_l2", "row_l1", "matrix_l1"] = setting(
+        "row_l2", "training", description="norm that the result keeps"
+    )
+    init: Literal["identity", "xavier", "published"] = setting("identity", "training", description="weights before training")
+    gate: bool = setting(True, ("training", "tuning"), description="mix with the raw gradient by z; false: z = 0")
+    gate_hidden: int = setting(24, "training", ge=1, description="hidden width of the gate")
 
 
 class MetaConfig(Section):
     """Inner and outer loop (sections 3 and 5)."""
 
-    algorithm: Literal["supmer", "multitask"] = Field("supmer", description="`multitask`: no meta-learning, as PPT")
-    steps: int = Field(100_000, ge=1, description="meta-steps")
-    tasks_per_step: int = Field(4, ge=1, description="episodes in a meta-batch, all of one kind")
-    order: Literal["first", "second"] = Field("first", description="`second`: differentiate through the inner loop")
-    inner_steps: int = Field(1, ge=1, description="gradient steps on the support set")
-    inner_lr: float | None = Field(None, gt=0, description="default: the current outer rate of the prompt")
-    prompt_lr: float = Field(0.1, gt=0, description="outer Adam rate of the prompt, linear decay to 0")
-    regularizer_lr: float = Field(1e-4, gt=0, description="outer Adam rate of the regularizer, linear decay to 0")
-    clip_norm: float = Field(1.0, gt=0, description="gradient norm limit, prompt and regularizer apart")
-    gate_consistency: bool = Field(True, description="add the gate-consistency term to the loss of phi")
-    pooling: Literal["masked", "all"] = Field("masked", description="positions averaged into h; `all` as published")
+    algorithm: Literal["supmer", "multitask"] = setting(
+        "supmer", "training", description="`multitask`: no meta-learning, as PPT"
+    )
+    steps: int = setting(100_000, "training", ge=1, description="meta-steps")
+    tasks_per_step: int = setting(4, "training", ge=1, description="episodes in a meta-batch, all of one kind")
+    order: Literal["first", "second"] = setting(
+        "first", "training", description="`second`: differentiate through the inner loop"
+    )
+    inner_steps: int = setting(1, "training", ge=1, description="gradient steps on the support set")
+    inner_lr: float | None = setting(None, "training", gt=0, description="default: the current outer rate of the prompt")
+    prompt_lr: float = setting(0.1, "training", gt=0, description="outer Adam rate of the prompt")
+    regularizer_lr: float = setting(1e-4, "training", gt=0, description="outer Adam rate of the regularizer")
+    schedule: Literal["linear", "cosine", "constant"] = setting(
+        "linear", "training", description="of both outer rates over the meta-steps: falling to 0, or as they are"
+    )
+    warmup_steps: int = setting(0, "training", ge=0, description="first meta-steps, in which the outer rates grow")
+    clip_norm: float = setting(1.0, "training", gt=0, description="gradient norm limit, prompt and regularizer apart")
+    gate_consistency: bool = setting(True, "training", description="add the gate-consistency term to the loss of phi")
+    pooling: Literal["masked", "all"] = setting(
+        "masked", ("training", "tuning"), description="positions averaged into h; `all` as published"
+    )
 
 
 class CurriculumConfig(Section):
     """Curriculum task augmentation (section 5)."""
 
-    mode: Literal["curriculum", "mixup", "none"] = Field("curriculum", description="`mixup`: b = 1; `none`: lambda = 1")
-    alpha: float = Field(1.0, gt=0, description="first parameter of the Beta distribution")
-    m: float = Field(2.0, gt=1, description="steepness of the curriculum")
+    mode: Literal["curriculum", "mixup", "none"] = setting(
+        "curriculum", "training", description="`mixup`: b = 1; `none`: lambda = 1"
+    )
+    alpha: float = setting(1.0, "training", gt=0, description="first parameter of the Beta distribution")
+    m: float = setting(2.0, "training", gt=1, description="steepness of the curriculum")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+
+from supmer.config.effects import fields
 
 _TYPE_MESSAGES = {
     "int_parsing": "must be an integer",
@@ -50,19 +52,11 @@ def sections_help(root: type[BaseModel]) -> str:
         assert isinstance(model, type) and issubclass(model, BaseModel)
         summary = (model.__doc__ or "").strip().splitlines()[0]
         lines.append(f"\n  {section}: {summary}")
-        lines += [f"    {name}={default}  {text}" for name, default, text in _settings(model, f"{section}.")]
+        for name, setting in fields(model, f"{section}."):
+            bounds = _bounds(setting)
+            text = f"{setting.description} ({bounds})" if bounds else str(setting.description)
+            lines.append(f"    {name}={setting.get_default(call_default_factory=True)}  {text}")
     return "\n".join(lines)
-
-
-def _settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, object, str]]:
-    for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from _settings(inner, f"{prefix}{name}.")
-            continue
-        bounds = _bounds(field)
-        text = f"{field.description} ({bounds})" if bounds else str(field.description)
-        yield prefix + name, field.get_default(call_default_factory=True), text
 
 
 def _message(details: Any, field: FieldInfo | None) -> str:

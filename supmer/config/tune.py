@@ -7,9 +7,9 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 from typing_extensions import Self
 
-from supmer.config.section import Section
+from supmer.config.section import Section, setting
 
-KINDS = ("choice", "uniform", "loguniform", "integer", "fixed", "cases")
+KINDS = ("choice", "uniform", "loguniform", "integer", "cases")
 """What a dimension can be; each has exactly one of them."""
 
 PBT_REFUSAL = (
@@ -27,17 +27,15 @@ class Dimension(Section):
     loguniform: tuple[float, float] | None = Field(None, description="the same, even on a logarithmic scale")
     integer: tuple[int, int] | None = Field(None, description="a whole number between these two, both included")
     log: bool = Field(False, description="integer: even on a logarithmic scale")
-    fixed: Any = Field(None, description="this value")
     cases: dict[str, dict[str, Any]] | None = Field(None, description="names of groups of settings, each set together")
     when: dict[str, Any] = Field(default_factory=dict, description="only where these settings have these values")
 
     @model_validator(mode="before")
     @classmethod
     def is_described(cls, value: object) -> object:
-        if isinstance(value, dict) and not (unknown := sorted(set(value) - set(cls.model_fields), key=str)):
+        if isinstance(value, dict):
             return value
-        found = f"not {unknown[0]}" if isinstance(value, dict) else "for example {choice: [1, 2]}"
-        raise ValueError(f"must have exactly one of {', '.join(KINDS)}, and may have log and when; {found}")
+        raise ValueError(f"must have exactly one of {', '.join(KINDS)}, for example {{choice: [1, 2]}}")
 
     @field_validator("choice", "cases")
     @classmethod
@@ -79,36 +77,54 @@ class Dimension(Section):
     @model_serializer(mode="wrap")
     def without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what was not given, so that a printed space reads as it was written."""
-        given = {name: value for name, value in handler(self).items() if value is not None}
-        return {name: value for name, value in given.items() if name == "fixed" or value not in (False, {})}
+        return {name: value for name, value in handler(self).items() if value not in (None, False, {})}
 
     @property
     def kind(self) -> str:
         """The one of KINDS that this dimension is."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """The ends of a range, None for a list."""
+        return self.uniform or self.loguniform or self.integer
+
 
 class TuneConfig(Section):
     """Sweeps: search over the settings of meta-training."""
 
-    space: dict[str, Dimension] = Field(
-        default_factory=dict,
-        description="setting: {choice|uniform|loguniform|integer|fixed: ..., when: {setting: value}}, or name: {cases: ...}",
+    space: dict[str, Dimension] = setting(
+        {},
+        "training",
+        description="setting: {choice|uniform|loguniform|integer: ..., when: {setting: value}}, or name: {cases: ...}",
     )
-    searcher: Literal["random", "grid", "tpe"] = Field("tpe", description="how settings are proposed; tpe is Optuna's")
-    scheduler: Literal["none", "asha", "median"] = Field("asha", description="how poor trials are stopped early")
-    objectives: list[str] = Field(
+    searcher: Literal["random", "grid", "tpe"] = setting(
+        "tpe", "training", description="how settings are proposed; tpe is Optuna's"
+    )
+    scheduler: Literal["none", "asha", "median"] = setting(
+        "asha", "training", description="how poor trials are stopped early"
+    )
+    objectives: list[str] = setting(
         ["validation_query_loss"],
+        "training",
         min_length=1,
         description="validation_query_loss, validation_query_loss_<kind>, fewshot_dev_score; several: a Pareto front",
     )
-    num_trials: int | None = Field(16, ge=1, description="trials in all; null: the whole grid")
-    grace_steps: int | None = Field(None, ge=1, description="meta-steps no trial is stopped before; default: first rung")
-    reduction_factor: float = Field(3, gt=1, description="asha: one of so many trials passes a rung; rungs lie as far apart")
-    seed: int = Field(0, ge=0, description="seed of the searcher (trials all have run.seed)")
-    max_concurrent: int | None = Field(None, ge=1, description="trials at once; default: as many as the cluster holds")
-    max_retries: int = Field(1, ge=0, description="times a trial that crashes or hangs is tried again")
-    stall_seconds: float = Field(1800, gt=0, description="a trial that began and gives no sign of life for so long hangs")
+    num_trials: int | None = setting(16, "speed", ge=1, description="trials in all; null: the whole grid")
+    grace_steps: int | None = setting(
+        None, "training", ge=1, description="meta-steps no trial is stopped before; default: first rung"
+    )
+    reduction_factor: float = setting(
+        3, "training", gt=1, description="asha: one of so many trials passes a rung; rungs lie as far apart"
+    )
+    seed: int = setting(0, "training", ge=0, description="seed of the searcher (trials all have run.seed)")
+    max_concurrent: int | None = setting(
+        None, "speed", ge=1, description="trials at once; default: as many as the cluster holds"
+    )
+    max_retries: int = setting(1, "speed", ge=0, description="times a trial that crashes or hangs is tried again")
+    stall_seconds: float = setting(
+        1800, "speed", gt=0, description="a trial that began and gives no sign of life for so long hangs"
+    )
 
     @field_validator("scheduler", mode="before")
     @classmethod

@@ -52,11 +52,11 @@ def min_num_clusters(tasks: TasksConfig) -> int:
     """Return how many clusters must host episodes.
 
     The augmentation comes from another cluster than the episode; `scss` takes an option each from others; an `scc` episode
-    has one cluster per class, and its augmentation as many others.
+    has one cluster per class, and its augmentation as many others; so has a `ctw` episode per topic.
     """
-    if "scc" in tasks.kinds:
-        return 2 * tasks.num_options
-    return tasks.num_options if "scss" in tasks.kinds else 2
+    topics = 2 * tasks.num_topics if "ctw" in tasks.kinds else 2
+    options = 2 * tasks.num_options if "scc" in tasks.kinds else tasks.num_options if "scss" in tasks.kinds else 2
+    return max(topics, options)
 
 
 def sample_counts(num_units: list[int], sample_size: int, seed: int) -> list[int]:

@@ -7,8 +7,9 @@ a row; a text of fewer words, down to MIN_EXCLUDE_WORDS, is looked for as a whol
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -19,9 +20,13 @@ import pyarrow as pa
 
 from supmer.config import CorpusConfig
 from supmer.config.corpus import MIN_EXCLUDE_WORDS
-from supmer.corpus.files import CorpusFile, list_files
-from supmer.corpus.records import json_objects
-from supmer.errors import UserError
+from supmer.errors import one_line, setting_error
+from supmer.readers.files import InputFile, list_files
+from supmer.readers.rows import READ_ERRORS, ReadOptions, read_rows
+from supmer.readers.skipped import SKIP_REASONS, Skipped
+from supmer.readers.values import text_of
+
+logger = logging.getLogger(__name__)
 
 Keys = npt.NDArray[np.uint64]
 
@@ -68,32 +73,48 @@ class ExcludedText:
         words = [_words(text) for text in texts] if self.keys else []
         for size, keys in self.keys.items():
             runs, owners = run_keys(words, size)
-            found[owners[_contains(keys, runs)]] = True
+            places = np.minimum(np.searchsorted(keys, runs), len(keys) - 1)
+            found[owners[keys[places] == runs]] = True
         return found
 
 
-def task_files(config: CorpusConfig) -> tuple[CorpusFile, ...]:
-    """List the JSONL files of `corpus.exclude_tasks`.
+def task_files(config: CorpusConfig) -> tuple[InputFile, ...]:
+    """List the files of rows of `corpus.exclude_tasks`; plain text beside them is no task.
 
     Raises:
-        UserError: a path does not exist, or leads to no JSONL file.
+        UserError: a path does not exist, or leads to no file of rows.
     """
-    files: list[CorpusFile] = []
+    files: list[InputFile] = []
     for entry in config.exclude_tasks:
-        found = [file for file in list_files([entry], "auto", "corpus.exclude_tasks").files if file.format == "jsonl"]
+        found = [file for file in list_files([entry], "auto", "corpus.exclude_tasks").files if file.format != "text"]
         if not found:
-            raise UserError(f"corpus.exclude_tasks={entry}: must be a JSONL file or a folder with some")
+            allowed = "must be a file of rows (JSON, CSV, Parquet, Arrow) or a folder with some"
+            raise setting_error("corpus.exclude_tasks", entry, allowed)
         files += found
     return tuple(files)
 
 
 def read_excluded(config: CorpusConfig) -> ExcludedText:
-    """Return the runs of words of all text in all rows of `corpus.exclude_tasks`; rows that are no objects are passed over.
+    """Return the runs of words of all text in all rows of `corpus.exclude_tasks`; what cannot be read is reported.
 
     Raises:
-        UserError: a path does not exist, or leads to no JSONL file.
+        UserError: a path does not exist, or leads to no file of rows.
     """
-    return ExcludedText.of_texts(_task_texts(task_files(config)), config.exclude_words)
+    skipped = Skipped()
+
+    def texts() -> Iterator[str]:
+        for file in task_files(config):
+            try:
+                for _, _, row in read_rows(file, ReadOptions(config.encoding), (), None, skipped):
+                    yield from (text for value in row.values() if (text := text_of(value)))
+            except READ_ERRORS as error:
+                logger.warning("corpus.exclude_tasks: %s breaks off: %s", file.path, one_line(error)[:200])
+
+    excluded = ExcludedText.of_texts(texts(), config.exclude_words)
+    for reason, count in skipped.items():
+        where = ", ".join(skipped.places.get(reason, ()))
+        logger.warning("corpus.exclude_tasks: %d %s were passed over (%s)", count, SKIP_REASONS.get(reason, reason), where)
+    return excluded
 
 
 def run_keys(words: Sequence[Sequence[str]], size: int) -> tuple[Keys, npt.NDArray[np.int64]]:
@@ -114,20 +135,8 @@ def run_keys(words: Sequence[Sequence[str]], size: int) -> tuple[Keys, npt.NDArr
 _NO_KEYS: Keys = np.empty(0, dtype=np.uint64)
 
 
-def _task_texts(files: Sequence[CorpusFile]) -> Iterator[str]:
-    for file in files:
-        for _, row in json_objects(file, Counter()):
-            yield from (value for value in row.values() if isinstance(value, str))
-
-
 def _words(text: str) -> list[str]:
     return WORD.findall(text.lower())
-
-
-def _contains(sorted_keys: Keys, keys: Keys) -> npt.NDArray[np.bool_]:
-    places = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
-    found: npt.NDArray[np.bool_] = sorted_keys[places] == keys
-    return found
 
 
 @lru_cache(maxsize=200_000)

@@ -41,8 +41,12 @@ def prose_paragraphs(docstring: str) -> Iterator[str]:
     indented or marked. What then has few words, many symbols or no sentence ending is left out.
     """
     for block in _plain_blocks(inspect.cleandoc(docstring).splitlines()):
-        text = _strip_markup(" ".join(block))
-        if _is_prose(text):
+        text = " ".join(block)
+        for pattern, replacement in INLINE_MARKUP:
+            text = pattern.sub(replacement, text)
+        text = " ".join(text.split()).removesuffix("::")
+        is_sentence = text[:1].isupper() and text[-1:] in ".?!" and len(text.split()) >= MIN_WORDS
+        if is_sentence and len(SYMBOLS.findall(text)) <= MAX_SYMBOL_SHARE * len(text):
             yield text
 
 
@@ -68,18 +72,3 @@ def _plain_blocks(lines: list[str]) -> Iterator[list[str]]:
 def _accept(block: list[str]) -> Iterator[list[str]]:
     if block and not any(line[0].isspace() or MARKUP_START.match(line) for line in block):
         yield block
-
-
-def _strip_markup(text: str) -> str:
-    for pattern, replacement in INLINE_MARKUP:
-        text = pattern.sub(replacement, text)
-    return " ".join(text.split()).removesuffix("::")
-
-
-def _is_prose(text: str) -> bool:
-    return (
-        text[:1].isupper()
-        and text[-1:] in ".?!"
-        and len(text.split()) >= MIN_WORDS
-        and len(SYMBOLS.findall(text)) <= MAX_SYMBOL_SHARE * len(text)
-    )

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 HASHES_PER_RANGE = 4_000_000
@@ -27,20 +25,6 @@ HASH_SCHEMA = pa.schema([("key", pa.uint64()), ("row", pa.int32()), ("is_unit", 
 
 REPEATED_SCHEMA = pa.schema([("part", pa.int32()), ("row", pa.int32()), ("is_unit", pa.bool_())])
 """What is to be dropped, sorted by the number of the part."""
-
-
-@dataclass(frozen=True, eq=False)
-class Repeated:
-    """Rows of one part that occurred before: of its documents, and of its units."""
-
-    documents: npt.NDArray[np.int32]
-    units: npt.NDArray[np.int32]
-
-    @classmethod
-    def of(cls, table: pa.Table) -> Repeated:
-        """Take a part's rows of REPEATED_SCHEMA."""
-        rows, is_unit = table["row"].to_numpy(), table["is_unit"].to_numpy()
-        return cls(rows[~is_unit], rows[is_unit])
 
 
 def hash_part(pieces: pa.Table, which: Literal["units", "documents", "none"]) -> pa.Table:

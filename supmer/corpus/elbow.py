@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from supmer.config import Config
+from supmer.config.load import with_settings
 from supmer.corpus.clustering import silhouette
 from supmer.corpus.embed import sample_of
 from supmer.corpus.grouping import fit_clusters, read_sample
@@ -32,13 +33,13 @@ def elbow(config: Config, numbers: Sequence[int]) -> list[Point]:
     Raises:
         UserError: a number is below 2 or beyond the sample, or the corpus cannot be used.
     """
-    text, places = embed_corpus(config)
-    sample = read_sample(places.embeddings, sample_of(text, config))
+    text, places, here = embed_corpus(config)
+    sample = read_sample(places.embeddings, sample_of(text, config), here)
     points = []
     for number in sorted(set(numbers)):
         if not 2 <= number <= len(sample):
             raise UserError(f"--elbow {number}: must be at least 2 and at most the units of the sample, {len(sample)}")
-        fit = fit_clusters(sample, config.clusters.model_copy(update={"num_clusters": number}), config.corpus.seed)
+        fit = fit_clusters(sample, with_settings(config.clusters, {"num_clusters": number}), config.corpus.seed, here)
         points.append(Point(number, fit.inertia, silhouette(sample, fit, config.corpus.seed)))
     return points
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import cached_file
 
+from supmer.backbone.batches import batch_tokens, mean_pool, pad, plan_microbatches
+from supmer.backbone.hub import only_cached
 from supmer.backbone.load import load_backbone
+from supmer.backbone.weights import check_finite, check_loaded, read_tensors, weight_files
 from supmer.config import BackboneConfig, ClustersConfig
 from supmer.corpus.unit import Embeddings, TokenIds
-from supmer.errors import UserError
+from supmer.errors import one_line, setting_error
 
 MAX_SENTENCE_TOKENS = 256
 """Tokens of a unit that a sentence encoder sees at most."""
+
+UNUSED = ("pooler.", "decoder.")
+"""Parts of a sentence encoder that its mean-pooled states do not pass; many a checkpoint lacks them."""
 
 
 class Encoder:
@@ -29,36 +34,28 @@ class Encoder:
     def __init__(self, model: Any, max_batch_tokens: int) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self.device)
-        self.max_batch_tokens = max_batch_tokens
+        self.max_batch_tokens = batch_tokens(max_batch_tokens, self.device)
 
     @classmethod
     def of_backbone(cls, config: BackboneConfig, max_batch_tokens: int) -> Encoder:
-        """Load the encoder of a backbone."""
-        return cls(load_backbone(config).get_encoder(), max_batch_tokens)
+        """Load a backbone and take what gives its states: its encoder, or all of a decoder-only model but the head."""
+        model = load_backbone(config)
+        return cls(model.get_encoder() if model.config.is_encoder_decoder else model.base_model, max_batch_tokens)
 
     @torch.inference_mode()
     def embed(self, units: Sequence[TokenIds]) -> Embeddings:
         """Return the embeddings [n, d] of n token sequences, float32."""
         embeddings = np.empty((len(units), self.model.config.hidden_size), dtype=np.float32)
-        lengths = np.array([len(unit) for unit in units], dtype=np.int64)
-        for rows in length_batches(lengths, self.max_batch_tokens):
-            embeddings[rows] = self._embed_batch([units[row] for row in rows], lengths[rows])
+        for rows in plan_microbatches([len(unit) for unit in units], 0, self.max_batch_tokens):
+            ids, mask = (torch.from_numpy(array).to(self.device) for array in pad([units[row] for row in rows]))
+            states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+            embeddings[rows] = mean_pool(states, mask).cpu().numpy()
         return embeddings
 
     def embed_units(self, units: pa.Table) -> Embeddings:
         """Return the embeddings [n, d] of the `tokens` of n units."""
         column = units["tokens"].combine_chunks()
         return self.embed(np.split(column.values.to_numpy(), column.offsets.to_numpy()[1:-1]) if len(column) else [])
-
-    def _embed_batch(self, units: Sequence[TokenIds], lengths: npt.NDArray[np.int64]) -> Embeddings:
-        ids = np.zeros((len(units), int(lengths.max())), dtype=np.int64)
-        for row, unit in enumerate(units):
-            ids[row, : len(unit)] = unit
-        mask = torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None]).to(self.device)
-        states = self.model(input_ids=torch.from_numpy(ids).to(self.device), attention_mask=mask.long()).last_hidden_state
-        sums = (states.float() * mask[:, :, None]).sum(dim=1)
-        means: Embeddings = (sums / mask.sum(dim=1, keepdim=True)).cpu().numpy()
-        return means
 
 
 class SentenceEncoder:
@@ -73,13 +70,8 @@ class SentenceEncoder:
 
     def __init__(self, config: ClustersConfig, max_batch_tokens: int) -> None:
         assert config.embedding_model is not None
-        name, revision = config.embedding_model, config.embedding_revision
-        try:
-            model = AutoModel.from_pretrained(name, revision=revision, use_safetensors=True, dtype=torch.float32)
-            self.tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:150]
-            raise UserError(f"clusters.embedding_model={name}: cannot be loaded ({reason})") from error
+        model, self.tokenizer = _load(config)
+        check_finite("clusters.embedding_model", config.embedding_model, model.named_parameters())
         check_mean_pooling(config)
         modules = _read_json(config, "modules.json") or []
         self.normalize = any(str(module.get("type", "")).endswith("Normalize") for module in modules)
@@ -95,23 +87,52 @@ class SentenceEncoder:
         return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True) if self.normalize else embeddings
 
 
+def check_embedding_model(config: ClustersConfig) -> None:
+    """Check all of `clusters.embedding_model` that can be checked here without loading it, as `check_backbone` does.
+
+    Raises:
+        UserError: configuration, tokenizer, pooling or weights cannot be used.
+    """
+    if config.embedding_model is None or not Path(config.embedding_model).is_dir():
+        return
+    _load(config, device_map="meta")
+    check_mean_pooling(config)
+    tensors = read_tensors(weight_files(Path(config.embedding_model)))
+    check_finite("clusters.embedding_model", config.embedding_model, tensors)
+
+
+def _load(config: ClustersConfig, **options: Any) -> tuple[Any, Any]:
+    """Return the model and its tokenizer, which fit each other."""
+    name, revision = str(config.embedding_model), config.embedding_revision
+    try:
+        offline = only_cached(name, revision)
+        where = {"revision": revision, "local_files_only": bool(offline)}
+        model, info = AutoModel.from_pretrained(
+            name,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **where,
+            **options,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(name, **where)
+        highest = max(tokenizer.get_vocab().values())
+    except Exception as error:  # damaged files can raise anything
+        raise setting_error("clusters.embedding_model", name, f"cannot be loaded ({one_line(error)})") from error
+    check_loaded("clusters.embedding_model", name, info, UNUSED)
+    if highest >= model.get_input_embeddings().num_embeddings:
+        problem = f"has token ids up to {highest}, embeddings for {model.get_input_embeddings().num_embeddings} tokens"
+        raise setting_error("clusters.embedding_model", name, problem)
+    return model, tokenizer
+
+
 def check_mean_pooling(config: ClustersConfig) -> None:
     """Raise UserError if the sentence encoder says that it pools in another way than by the mean."""
     pooling = _read_json(config, "1_Pooling/config.json") or {}
     others = [name for name, value in pooling.items() if value is True and name.startswith("pooling_mode_")]
     if set(others) - {"pooling_mode_mean_tokens"}:
-        raise UserError(f"clusters.embedding_model={config.embedding_model}: must pool by the mean, not by {others}")
-
-
-def length_batches(lengths: npt.NDArray[np.int64], max_tokens: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield row indices in batches of similar length, each of at most `max_tokens` padded tokens (or one row)."""
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        longest = max(int(lengths[order[start]]), 1)
-        size = max(max_tokens // longest, 1)
-        yield order[start : start + size]
-        start += size
+        raise setting_error("clusters.embedding_model", config.embedding_model, f"must pool by the mean, not by {others}")
 
 
 def _read_json(config: ClustersConfig, file: str) -> Any:

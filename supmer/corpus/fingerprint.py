@@ -5,61 +5,55 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from types import MappingProxyType
 from typing import Any
 
 from supmer import storage
-from supmer.backbone.load import backbone_identity, folder_digest
+from supmer.backbone.identity import backbone_identity, folder_digest
 from supmer.config import Config, CorpusConfig
+from supmer.config.effects import settings_that_affect
 from supmer.corpus.clustering import min_cluster_size, min_num_clusters
 from supmer.corpus.contamination import task_files
-from supmer.corpus.files import CorpusFile
 from supmer.corpus.hub import describe_hub
 from supmer.corpus.levels import EMBEDDINGS_PREFIX, NAME_LETTERS, TEXT_PREFIX, store_path
 from supmer.corpus.manifest import SCHEMA_VERSION
 from supmer.corpus.reading import corpus_files
+from supmer.readers.files import InputFile
 
-TEXT_INPUTS = ("schema_version", "sources", "excluded_tasks", "corpus", "tokenizer", "sentencex")
+TEXT_INPUTS = ("schema_version", "sources", "excluded_tasks", "text", "tokenizer", "sentencex")
 """Of `describe_inputs`: what decides the cut text."""
-
-ENCODER_INPUTS = ("encoder",)
-"""What decides the embeddings besides."""
-
-NOT_IN_TEXT = {"store_dir", "embedders", "embed_batch_tokens", "paths", "exclude_tasks", "validation_fraction"}
-"""Settings of the corpus section that do not change the text (of paths, the files they lead to count)."""
 
 
 def describe_inputs(config: Config) -> dict[str, Any]:
     """Return everything that decides the content of a store, as JSON values.
 
-    Files are known by path, size and time of modification, documented packages by their versions.
+    Files are known by path, size and time of modification, documented packages by their versions. Episodes that need
+    clusters of the same size and number share a store, so these two stand here for the settings of `tasks`.
 
     Raises:
         UserError: there are no files, or a Parquet file has no text column.
     """
-    clusters = config.clusters
     backbone: dict[str, Any] = backbone_identity(config.backbone)
     own = ("name", "revision", "content") if config.backbone.tokenizer is None else ("tokenizer", "tokenizer_revision")
-    of_backbone = backbone | {"dtype": config.backbone.dtype}
-    model = clusters.embedding_model
+    embedding = settings_that_affect(config, "embeddings", sources=False)
+    clusters = settings_that_affect(config, "clusters")
+    model = config.clusters.embedding_model
     return {
         "schema_version": SCHEMA_VERSION,
         "sources": describe_sources(config),
         "excluded_tasks": _digest_files(task_files(config.corpus)),
-        "corpus": config.corpus.model_dump(mode="json", exclude=NOT_IN_TEXT),
+        "text": settings_that_affect(config, "units", sources=False),
         "tokenizer": {"setting": config.backbone.tokenizer} | {name: backbone.get(name) for name in own},
         "sentencex": metadata.version("sentencex"),
-        "encoder": {"model": model, "revision": clusters.embedding_revision, "content": folder_digest(model)}
-        if model
-        else of_backbone,
-        "backbone": of_backbone,
-        "clusters": clusters.model_dump(mode="json", exclude={"embedding_model", "embedding_revision"}),
-        "validation_fraction": config.corpus.validation_fraction,
+        "encoder": embedding | ({"content": folder_digest(model)} if model else backbone),
+        "backbone": embedding | backbone,
+        "clusters": {name: value for name, value in clusters.items() if not name.startswith("tasks.")},
         "min_cluster_size": min_cluster_size(config.tasks),
         "min_num_clusters": min_num_clusters(config.tasks),
-    }
+    } | ({"topic_words": True} if "ctw" in config.tasks.kinds else {})  # stores from before that kind have none
 
 
 def text_inputs(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -91,23 +85,23 @@ class Places:
 
         sample = None
         if inputs["encoder"] != inputs["backbone"]:
-            sample = embeddings("backbone", sample_size=inputs["clusters"]["sample_size"])
-        return cls(text, embeddings(*ENCODER_INPUTS), sample, store_path(corpus, fingerprint(inputs)))
+            sample = embeddings("backbone", sample_size=inputs["clusters"]["clusters.sample_size"])
+        return cls(text, embeddings("encoder"), sample, store_path(corpus, fingerprint(inputs)))
 
 
 def describe_sources(config: Config) -> dict[str, Any]:
     """Return which text is read: versions of packages, commits of data sets, or paths, sizes and times of files."""
     if config.corpus.format == "package_docs":
-        return _describe_packages(config)
-    return describe_hub(config.corpus) if config.corpus.format == "hub" else _describe_files(config)
-
-
-def fingerprint(inputs: dict[str, Any]) -> str:
-    """Return the SHA-256 of the description, in hexadecimal."""
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-
-
-def _describe_files(config: Config) -> dict[str, Any]:
+        distributions = metadata.packages_distributions()
+        versions: dict[str, list[str]] = {}
+        for package in config.corpus.packages:
+            versions[package] = []
+            for name in distributions.get(package, [package]):
+                with suppress(metadata.PackageNotFoundError):
+                    versions[package].append(metadata.version(name))
+        return versions
+    if config.corpus.format == "hub":
+        return describe_hub(config.corpus)
     found = corpus_files(config.corpus)
     shares = dict(zip(config.corpus.paths, config.corpus.shares, strict=bool(config.corpus.shares)))
     return {
@@ -118,25 +112,13 @@ def _describe_files(config: Config) -> dict[str, Any]:
     }
 
 
-def _digest_files(files: Sequence[CorpusFile], shares: Mapping[str, float] = MappingProxyType({})) -> str:
+def fingerprint(inputs: dict[str, Any]) -> str:
+    """Return the SHA-256 of the description, in hexadecimal."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def _digest_files(files: Sequence[InputFile], shares: Mapping[str, float] = MappingProxyType({})) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(json.dumps([file.path, file.size, file.mtime_ns, file.format, shares.get(file.source, 1)]).encode())
     return digest.hexdigest()
-
-
-def _describe_packages(config: Config) -> dict[str, Any]:
-    distributions = metadata.packages_distributions()
-    versions = {}
-    for package in config.corpus.packages:
-        names = distributions.get(package, [package])
-        versions[package] = [metadata.version(name) for name in names if _installed(name)]
-    return versions
-
-
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""Third step of a preparation, as Ray computations: a sample, k-means, and all units sorted by cluster into files.
+"""Third step of a preparation: a sample, k-means, and all units sorted by cluster into files.
 
 Sorting is external: a few shards at a time are sorted and written, then each file of the store is gathered from those.
 """
@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pds
-import ray
 
 from supmer import storage
 from supmer.config import ClustersConfig
@@ -23,12 +22,12 @@ from supmer.corpus.cutting import KEY_RANGE
 from supmer.corpus.embed import SampledShard
 from supmer.corpus.levels import WORK, CutText, embeddings_path, units_path
 from supmer.corpus.manifest import SPLITS, Split, StoredFile
-from supmer.corpus.progress import Progress
+from supmer.corpus.steps import run_step
 from supmer.corpus.store import UNIT_SCHEMA
 from supmer.corpus.summaries import NEAREST_PER_CLUSTER, ClusterSummary, count_words
-from supmer.corpus.tables import even_row_groups, full_row_groups, read_array, read_table, write_table
+from supmer.corpus.tables import even_row_groups, read_array, read_table, write_table
 from supmer.corpus.unit import Embeddings
-from supmer.placement import on_data_nodes
+from supmer.progress import Progress
 
 SHARDS_SORTED_TOGETHER = 8
 """Fewer and larger sorted files to gather a cluster from, against memory per task."""
@@ -45,19 +44,17 @@ ROWS_FOR_WORDS = 2000
 """Random units of a file from which the cluster's typical words are found."""
 
 
-def read_sample(embeddings: str, sample: Sequence[SampledShard]) -> Embeddings:
+def read_sample(embeddings: str, sample: Sequence[SampledShard], here: bool) -> Embeddings:
     """Return the embeddings [n, e] of the sampled units."""
-    read = on_data_nodes(_read_sampled)
-    with Progress("reading the sample for k-means", len(sample), "shards") as progress:
-        return np.concatenate(progress.gather([read.remote(embeddings, shard) for shard in sample]))
+    progress = Progress("reading the sample for k-means", len(sample), "shards")
+    return np.concatenate(run_step(progress, _read_sampled, [embeddings], [(shard,) for shard in sample], here))
 
 
-def fit_clusters(sample: Embeddings, config: ClustersConfig, seed: int) -> Fit:
+def fit_clusters(sample: Embeddings, config: ClustersConfig, seed: int, here: bool) -> Fit:
     """Fit k-means, restarts side by side; return the best."""
-    shared = ray.put(sample)
-    fit = on_data_nodes(fit_kmeans)
-    with Progress(f"fitting {config.num_clusters} clusters by k-means", config.restarts, "restarts") as progress:
-        fits: list[Fit] = progress.gather([fit.remote(shared, config, seed, restart) for restart in range(config.restarts)])
+    progress = Progress(f"fitting {config.num_clusters} clusters by k-means", config.restarts, "restarts")
+    restarts = [(restart,) for restart in range(config.restarts)]
+    fits: list[Fit] = run_step(progress, fit_kmeans, [sample, config, seed], restarts, here)
     return min(fits, key=lambda fit: fit.inertia)
 
 
@@ -86,7 +83,7 @@ def backbone_centroids(
 
 
 def sort_by_cluster(
-    text: CutText, embeddings: str, fit: Fit, store_uri: str, first_train_key: int
+    text: CutText, embeddings: str, fit: Fit, store_uri: str, first_train_key: int, here: bool
 ) -> list[Counter[tuple[int, int]]]:
     """Assign all units to clusters and write them sorted; return the units per (split, cluster) of each sorted file.
 
@@ -94,15 +91,9 @@ def sort_by_cluster(
     """
     names = [shard.name for shard in text.shards]
     groups = [names[i : i + SHARDS_SORTED_TOGETHER] for i in range(0, len(names), SHARDS_SORTED_TOGETHER)]
-    centroids = ray.put(fit.centroids)
-    sort = on_data_nodes(_sort_shards)
-    with Progress("assigning sentences to clusters", len(groups), "groups of shards") as progress:
-        return progress.gather(
-            [
-                sort.remote(text.uri, embeddings, group, centroids, first_train_key, _sorted(store_uri, number))
-                for number, group in enumerate(groups)
-            ]
-        )
+    parts = [(group, _sorted(store_uri, number)) for number, group in enumerate(groups)]
+    progress = Progress("assigning sentences to clusters", len(groups), "groups of shards")
+    return run_step(progress, _sort_shards, [text.uri, embeddings, fit.centroids, first_train_key], parts, here)
 
 
 @dataclass(frozen=True)
@@ -137,12 +128,11 @@ def plan_files(sizes: Counter[tuple[int, int]], merged: Merged) -> list[PlannedF
 
 
 def write_files(
-    planned: Sequence[PlannedFile], num_sorted: int, store_uri: str
+    planned: Sequence[PlannedFile], num_sorted: int, store_uri: str, here: bool
 ) -> tuple[list[StoredFile], list[ClusterSummary]]:
     """Write all files; return them in order, and what each is about."""
-    write = on_data_nodes(_write_file)
-    with Progress("writing the store", len(planned), "files") as progress:
-        written = progress.gather([write.remote(file, num_sorted, store_uri) for file in planned])
+    progress = Progress("writing the store", len(planned), "files")
+    written = run_step(progress, _write_file, [num_sorted, store_uri], [(file,) for file in planned], here)
     return [file for file, _ in written], [summary for _, summary in written]
 
 
@@ -153,7 +143,7 @@ def _read_sampled(embeddings: str, shard: SampledShard) -> Embeddings:
 
 
 def _sort_shards(
-    text_uri: str, embeddings: str, shards: list[str], centroids: Embeddings, first_train_key: int, file: str
+    text_uri: str, embeddings: str, centroids: Embeddings, first_train_key: int, shards: list[str], file: str
 ) -> Counter[tuple[int, int]]:
     tables = []
     for shard in shards:
@@ -168,11 +158,11 @@ def _sort_shards(
             units = units.append_column(name, values)
         tables.append(units.replace_schema_metadata(None))
     table = pa.concat_tables(tables).sort_by([(key, "ascending") for key in ("split", "cluster", "unit_key")])
-    write_table(file, table, full_row_groups(table.num_rows, SORTED_ROW_GROUP))
+    write_table(file, table, SORTED_ROW_GROUP)
     return Counter(zip(table["split"].to_pylist(), table["cluster"].to_pylist(), strict=True))
 
 
-def _write_file(file: PlannedFile, num_sorted: int, store_uri: str) -> tuple[StoredFile, ClusterSummary]:
+def _write_file(num_sorted: int, store_uri: str, file: PlannedFile) -> tuple[StoredFile, ClusterSummary]:
     """Gather one file's units from everything that is sorted, and write it."""
     filesystem, _ = storage.resolve(store_uri)
     paths = [storage.resolve(_sorted(store_uri, number))[1] for number in range(num_sorted)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
 from statistics import median
 
+from supmer.corpus.checks import unknown_by_source
+from supmer.corpus.cutting import TOKENS_READ, TOKENS_UNKNOWN
 from supmer.corpus.manifest import SPLITS, Manifest
-from supmer.corpus.records import SKIP_REASONS
+from supmer.readers.skipped import SKIP_REASONS, Skipped
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +30,23 @@ LEFT_OUT = SKIP_REASONS | {
 
 def summary(manifest: Manifest) -> str:
     """Return schema, origin, counts and clusters of a store, one thing a line; nothing but the manifest is read."""
+    apart = "none" if manifest.silhouette is None else f"{manifest.silhouette:.3f}"
     lines = [
         f"schema version {manifest.schema_version}, fingerprint {manifest.fingerprint}",
         f"{manifest.num_clusters} clusters of width {manifest.d_model}, inertia {manifest.inertia:.6g}, "
-        f"silhouette {_silhouette(manifest)}, hosts of episodes have at least {manifest.min_cluster_size} units",
+        f"silhouette {apart}, hosts of episodes have at least {manifest.min_cluster_size} units",
         *(f"{name}: {json.dumps(value, sort_keys=True)}" for name, value in sorted(manifest.inputs.items())),
-        *(f"{name}: {count}" for name, count in sorted(manifest.counts.items())),
+        *(
+            f"{name}: {count}" + (f" ({', '.join(manifest.places[name])})" if name in manifest.places else "")
+            for name, count in sorted(manifest.counts.items())
+            if not name.startswith((TOKENS_READ, TOKENS_UNKNOWN))
+        ),
+        *manifest.skipped.describe_files(),
+        *(
+            f"{source}: {unknown / max(read, 1):.2%} of {read:,} tokens are unknown to the tokenizer"
+            + (f" ({', '.join(places)})" if (places := manifest.places.get(TOKENS_UNKNOWN + source)) else "")
+            for source, (unknown, read) in unknown_by_source(manifest.skipped).items()
+        ),
     ]
     return "\n".join([*lines, *_cluster_lines(manifest)])
 
@@ -49,21 +61,22 @@ def log_clusters(manifest: Manifest) -> None:
         logger.info("%s: %d units; clusters hold min %d, median %d, max %d", split, sum(sizes), *bounds)
 
 
-def log_counts(counts: Counter[str]) -> None:
-    """Log how much text was kept, and what was left out for which reason."""
+def log_counts(counts: Skipped) -> None:
+    """Log how much text was kept, and what was left out for which reason, with the first files and lines."""
     logger.info(
         "kept %s sentences of %s documents (read: %s documents); %s sentences were shortened to corpus.max_unit_tokens",
         *(f"{counts[name]:,}" for name in ("units", "documents", "documents_read", "units_shortened")),
     )
+    for line in counts.describe_files():
+        logger.info("%s", line)
     for reason, meaning in LEFT_OUT.items():
         if counts[reason]:
             # What could not be read may be a mistake; the other reasons are as the settings ask for.
             level = logging.WARNING if reason in SKIP_REASONS else logging.INFO
-            logger.log(level, "left out: %s %s", f"{counts[reason]:,}", meaning)
-
-
-def _silhouette(manifest: Manifest) -> str:
-    return "none" if manifest.silhouette is None else f"{manifest.silhouette:.3f}"
+            where = f" ({', '.join(counts.places[reason])})" if reason in counts.places else ""
+            logger.log(level, "left out: %s %s%s", f"{counts[reason]:,}", meaning, where)
+    if counts["replaced_letters"]:
+        logger.warning("%s rows hold half a letter (of an emoji), which was replaced", f"{counts['replaced_letters']:,}")
 
 
 def _cluster_lines(manifest: Manifest) -> list[str]:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -30,6 +29,7 @@ import ray
 
 from supmer import storage
 from supmer.config import CorpusConfig
+from supmer.readers.skipped import Skipped
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class CutText:
 
     uri: str
     shards: list[Shard]
-    counts: Counter[str]
+    counts: Skipped
 
 
 def store_path(corpus: CorpusConfig, identity: str) -> str:
@@ -62,12 +62,10 @@ def store_path(corpus: CorpusConfig, identity: str) -> str:
 
 
 def units_path(text_uri: str, shard: str) -> str:
-    """Return where the units of a shard lie."""
     return storage.join(text_uri, "units", f"{shard}.parquet")
 
 
 def embeddings_path(uri: str, shard: str) -> str:
-    """Return where the embeddings of a shard lie."""
     return storage.join(uri, f"{shard}.npy")
 
 
@@ -100,16 +98,16 @@ def mark_used(uri: str) -> None:
         logger.debug("%s", error)
 
 
-def write_text(uri: str, inputs: dict[str, Any], shards: list[Shard], counts: Counter[str]) -> None:
+def write_text(uri: str, inputs: dict[str, Any], shards: list[Shard], counts: Skipped) -> None:
     """Complete a cut text; `inputs` says what it was made from."""
-    about = {"inputs": inputs, "counts": dict(sorted(counts.items()))}
+    about = {"inputs": inputs, "counts": dict(sorted(counts.items())), "places": counts.places, "read_as": counts.read_as}
     storage.write_bytes(storage.join(uri, TEXT), json.dumps(about | {"shards": shards}, indent=1).encode())
 
 
 def read_text(uri: str) -> CutText:
-    """Return a complete cut text."""
     about = json.loads(storage.read_bytes(storage.join(uri, TEXT)))
-    return CutText(uri, [Shard(*shard) for shard in about["shards"]], Counter(about["counts"]))
+    counts = Skipped(about["counts"], about["places"], about.get("read_as"))
+    return CutText(uri, [Shard(*shard) for shard in about["shards"]], counts)
 
 
 def write_embeddings(uri: str, num_units: int, encoder: str) -> None:

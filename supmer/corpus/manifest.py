@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from typing_extensions import Self
 
 from supmer import storage
+from supmer.corpus.topics import TopicWord
 from supmer.errors import UserError
+from supmer.readers.skipped import ReadAs, Skipped
 
 SCHEMA_VERSION = 3
 """Raised whenever stores of the earlier layout cannot be read any more."""
@@ -49,10 +51,12 @@ class Manifest(BaseModel):
     """Content of `manifest.json`.
 
     `embeddings` names the folder, in `corpus.store_dir`, of the embeddings that were clustered. `counts` holds the number of
-    documents and units kept and of everything left out, by reason. `merged_from[c]` lists the k-means clusters that became
-    cluster c: more than one where some were too small for an episode (`min_cluster_size` units). `silhouette` is that of
-    the k-means clusters on a part of the sample. For people to look at, `nearest[c]` holds the units nearest to the
-    centroid of cluster c, and `typical_words[c]` the words that set it apart.
+    documents and units kept and of everything left out, by reason, `places` the first files and lines of each reason, and
+    `read_as` how many files are written how; `skipped` has all three.
+    `merged_from[c]` lists the k-means clusters that became cluster c: more than one where some were too small for an
+    episode (`min_cluster_size` units). `silhouette` is that of the k-means clusters on a part of the sample. For people to
+    look at, `nearest[c]` holds the units nearest to the centroid of cluster c, and `typical_words[c]` the words that set it
+    apart. `topic_words[c]` are those that label cluster c in `ctw`; stores from before that kind have none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +66,8 @@ class Manifest(BaseModel):
     inputs: dict[str, Any]
     embeddings: str
     counts: dict[str, int]
+    places: dict[str, list[str]] = {}
+    read_as: dict[str, ReadAs] = {}
     d_model: int
     min_cluster_size: int
     inertia: float
@@ -69,6 +75,7 @@ class Manifest(BaseModel):
     merged_from: list[list[int]]
     nearest: list[list[str]]
     typical_words: list[list[str]]
+    topic_words: list[list[TopicWord]] = []
     files: list[StoredFile]
 
     @model_validator(mode="after")
@@ -81,6 +88,11 @@ class Manifest(BaseModel):
     @property
     def num_clusters(self) -> int:
         return len(self.merged_from)
+
+    @property
+    def skipped(self) -> Skipped:
+        """Return counts, places and how files are written in one."""
+        return Skipped(self.counts, self.places, self.read_as)
 
     def size(self, split: Split, cluster: int) -> int:
         """Return the number of units of a cluster in a split."""

@@ -14,11 +14,12 @@ import re
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal, TypedDict
 
 from supmer.corpus.docstring_prose import prose_paragraphs
-from supmer.errors import UserError
+from supmer.errors import setting_error
 
 TASK_LABELS = {"pandas": "tables", "scipy": "science", "sklearn": "learning", "networkx": "graphs"}
 """Libraries of the task in class order, each with its label word."""
@@ -63,7 +64,9 @@ def iter_documents(packages: Sequence[str]) -> Iterator[Document]:
         UserError: a package is not installed, or `packages` is empty.
     """
     if not packages:
-        raise UserError("corpus.packages=[]: must name at least one installed package when corpus.format=package_docs")
+        raise setting_error(
+            "corpus.packages", "[]", "must name at least one installed package when corpus.format=package_docs"
+        )
     folders = {package: package_folder(package) for package in packages}
     seen: set[str] = set()
     for package, folder in folders.items():
@@ -111,7 +114,7 @@ def package_folder(package: str) -> Path:
     """
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"corpus.packages={package}: no package of that name is installed in this environment")
+        raise setting_error("corpus.packages", package, "no package of that name is installed in this environment")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -145,27 +148,16 @@ def _paragraphs(file: Path) -> Iterator[str]:
             tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return
-    for docstring in _docstrings(tree):
-        yield from prose_paragraphs(docstring)
-
-
-def _docstrings(tree: ast.Module) -> Iterator[str]:
-    """Yield the docstrings of a module and of all it defines, in source order."""
-    documented = [node for node in _statements(tree) if isinstance(node, DOCUMENTED)]
-    for node in sorted(documented, key=lambda node: getattr(node, "lineno", 0)):
-        docstring = ast.get_docstring(node, clean=False)
-        if docstring:
-            yield docstring
-
-
-def _statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield a module and the statements in it; walking the expressions too would take most of the time of reading."""
-    left = deque[ast.AST]([tree])
+    # Statements only: walking the expressions too would take most of the time of reading.
+    left, documented = deque[ast.AST]([tree]), []
     while left:
         node = left.popleft()
-        yield node
+        if isinstance(node, DOCUMENTED) and (docstring := ast.get_docstring(node, clean=False)):
+            documented.append((getattr(node, "lineno", 0), docstring))
         for block in BLOCKS:
             left.extend(getattr(node, block, ()))
+    for _, docstring in sorted(documented, key=itemgetter(0)):
+        yield from prose_paragraphs(docstring)
 
 
 def _digest(text: str) -> bytes:

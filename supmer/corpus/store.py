@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,9 @@ from safetensors.numpy import load as load_safetensors
 
 from supmer import storage
 from supmer.corpus.manifest import CENTROIDS, Manifest, Split, read_manifest
-from supmer.corpus.unit import TokenIds, Unit
-from supmer.errors import UserError
+from supmer.corpus.topics import TopicWord
+from supmer.corpus.unit import Unit
+from supmer.errors import UserError, one_line
 
 TOKENS = pa.list_(pa.int32())
 
@@ -46,41 +47,10 @@ CACHED_ROW_GROUPS = 512
 CACHED_FOOTERS = 2048
 
 
-@dataclass(frozen=True)
-class _RowGroup:
+class _RowGroup(NamedTuple):
     path: str
-    index: int
+    number: int
     num_rows: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Ragged:
-    """A list column as flat arrays, from which rows are cut without a copy."""
-
-    values: TokenIds
-    offsets: npt.NDArray[np.int32]
-    is_valid: npt.NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, column: pa.ChunkedArray) -> _Ragged:
-        array = column.combine_chunks()
-        return cls(array.values.to_numpy(), array.offsets.to_numpy(), array.is_valid().to_numpy(zero_copy_only=False))
-
-    def row(self, row: int) -> TokenIds:
-        return self.values[self.offsets[row] : self.offsets[row + 1]]
-
-    def optional_row(self, row: int) -> TokenIds | None:
-        return self.row(row) if self.is_valid[row] else None
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """The rows of one row group."""
-
-    documents: list[str]
-    positions: npt.NDArray[np.int32]
-    elsewhere_positions: npt.NDArray[np.int32]
-    tokens: dict[str, _Ragged]
 
 
 class TaskStore:
@@ -95,7 +65,13 @@ class TaskStore:
             groups = [_RowGroup(file.path, index, rows) for index, rows in enumerate(file.row_groups)]
             self._groups[file.split, file.cluster] += groups
         self._read = lru_cache(cached_row_groups)(self._read_row_group)
-        self._footer = lru_cache(CACHED_FOOTERS)(self._read_footer)
+
+        @lru_cache(CACHED_FOOTERS)
+        def footer(name: str) -> pq.FileMetaData:
+            filesystem, path = storage.resolve(storage.join(uri, name))
+            return pq.read_metadata(path, filesystem=filesystem)
+
+        self._footer = footer
 
     @classmethod
     def open(cls, uri: str, cached_row_groups: int = CACHED_ROW_GROUPS) -> TaskStore:
@@ -120,6 +96,11 @@ class TaskStore:
         """Return the number of units of a cluster in a split."""
         return sum(group.num_rows for group in self._groups.get((split, cluster), ()))
 
+    def topic_words(self, cluster: int) -> list[TopicWord]:
+        """Return the words that label the cluster in `ctw`, none if it has none of its own."""
+        words = self.manifest.topic_words
+        return words[cluster] if words else []
+
     def sample_units(self, split: Split, cluster: int, rng: np.random.Generator, count: int) -> list[Unit]:
         """Return `count` distinct random units of a cluster, in random order; all of them if it has fewer.
 
@@ -134,40 +115,35 @@ class TaskStore:
             chosen.append(groups[index])
             total += groups[index].num_rows
         rows = [(group, row) for group in chosen for row in range(group.num_rows)]
-        picked = rng.permutation(total)[:count]
-        return [self._unit(cluster, *rows[index]) for index in picked]
+        units = []
+        for index in rng.permutation(total)[:count]:
+            group, row = rows[index]
+            documents, positions, elsewhere_positions, lists = self._read(group)
+            # Token ids are cut from flat arrays, without a copy.
+            tokens: dict[str, Any] = {
+                name: values[offsets[row] : offsets[row + 1]] if is_valid[row] else None
+                for name, (values, offsets, is_valid) in lists.items()
+            }
+            position, elsewhere_position = int(positions[row]), int(elsewhere_positions[row])
+            units.append(Unit(documents[row], position, cluster, elsewhere_position=elsewhere_position, **tokens))
+        return units
 
-    def _unit(self, cluster: int, group: _RowGroup, row: int) -> Unit:
-        rows = self._read(group)
-        return Unit(
-            document=rows.documents[row],
-            position=int(rows.positions[row]),
-            cluster=cluster,
-            tokens=rows.tokens["tokens"].row(row),
-            before=rows.tokens["before"].optional_row(row),
-            after=rows.tokens["after"].optional_row(row),
-            elsewhere=rows.tokens["elsewhere"].optional_row(row),
-            elsewhere_position=int(rows.elsewhere_positions[row]),
-        )
-
-    def _read_row_group(self, group: _RowGroup) -> _Rows:
+    def _read_row_group(self, group: _RowGroup) -> tuple[Any, ...]:
+        """Return documents, positions, elsewhere_positions, and columns of tokens as values, offsets and validity."""
         filesystem, path = storage.resolve(storage.join(self.uri, group.path))
         columns = [name for name in UNIT_SCHEMA.names if name != "text"]
         with _readable(self.uri, group.path), filesystem.open_input_file(path) as stream:
             file = pq.ParquetFile(stream, metadata=self._footer(group.path), page_checksum_verification=True)
-            table = file.read_row_group(group.index, columns=columns)
+            table = file.read_row_group(group.number, columns=columns)
             if table.num_rows != group.num_rows:
                 raise ValueError(f"{table.num_rows} rows, {group.num_rows} in the manifest")
-            return _Rows(
-                documents=table["document"].to_pylist(),
-                positions=table["position"].to_numpy(),
-                elsewhere_positions=table["elsewhere_position"].to_numpy(),
-                tokens={name: _Ragged.of(table[name]) for name in TOKEN_COLUMNS},
-            )
-
-    def _read_footer(self, name: str) -> pq.FileMetaData:
-        filesystem, path = storage.resolve(storage.join(self.uri, name))
-        return pq.read_metadata(path, filesystem=filesystem)
+            lists = {}
+            for name in TOKEN_COLUMNS:
+                column = table[name].combine_chunks()
+                is_valid = column.is_valid().to_numpy(zero_copy_only=False)
+                lists[name] = (column.values.to_numpy(), column.offsets.to_numpy(), is_valid)
+            numbers = (table[name].to_numpy() for name in ("position", "elsewhere_position"))
+            return (table["document"].to_pylist(), *numbers, lists)
 
 
 @contextmanager
@@ -178,5 +154,5 @@ def _readable(uri: str, name: str) -> Iterator[None]:
     except UserError:
         raise
     except (OSError, ValueError, KeyError, IndexError, NotImplementedError, MemoryError, SafetensorError) as error:
-        told = storage.reason(error) if isinstance(error, OSError) else " ".join(str(error).split())[:300]
+        told = storage.reason(error) if isinstance(error, OSError) else one_line(error)[:300]
         raise UserError(f"store {uri}: {name} cannot be read ({told}); prepare the store again if it is damaged") from error

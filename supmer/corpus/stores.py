@@ -66,7 +66,14 @@ def list_stores(store_dir: str) -> list[Stored]:
         last = (EMBEDDINGS if "/" in name else TEXT) if name.startswith(TEXT_PREFIX) else MANIFEST
         if last in stored.files:
             stored.manifest = json.loads(storage.read_bytes(storage.join(store_dir, name, last)))
-    return [stored for _, stored in sorted(found.items()) if stored.manifest or _is_ours(stored)]
+    # Of incomplete folders, those of a preparation that was interrupted.
+    return [
+        stored
+        for name, stored in sorted(found.items())
+        if stored.manifest
+        or name.startswith(TEXT_PREFIX)
+        or any(file.startswith(("work/", "split=")) for file in stored.files)
+    ]
 
 
 def remove_stores(store_dir: str, names: Sequence[str]) -> list[str]:
@@ -108,11 +115,6 @@ def table(listed: Sequence[Stored]) -> str:
         used = stored.used.astimezone().strftime("%Y-%m-%d %H:%M") if stored.used else "-"
         lines.append(f"{stored.name:{width}} {_size(stored.num_bytes):>9}  {used:16}  {stored.what}")
     return "\n".join([*lines, f"{'all':{width}} {_size(sum(stored.num_bytes for stored in listed)):>9}"])
-
-
-def _is_ours(stored: Stored) -> bool:
-    """Return whether an incomplete folder is one of a preparation that was interrupted."""
-    return stored.name.startswith(TEXT_PREFIX) or any(file.startswith(("work/", "split=")) for file in stored.files)
 
 
 def _size(num_bytes: int) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +19,6 @@ COUNTED_WORDS = 300
 """The most frequent words of a file of the store that are kept."""
 
 LABELLED_CLUSTERS = 40
-SVG_SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "supmer"}
 
 
 @dataclass(frozen=True)
@@ -47,22 +45,27 @@ def nearest_units(summaries: Sequence[ClusterSummary], num_clusters: int) -> lis
     return [[text for _, text in sorted(units)[:NEAREST_PER_CLUSTER]] for units in found]
 
 
-def typical_words(summaries: Sequence[ClusterSummary], num_clusters: int) -> list[list[str]]:
-    """Return each cluster's words that are frequent in it and rare elsewhere, the most telling first.
+def typical_words(scores: Sequence[Mapping[str, float]]) -> list[list[str]]:
+    """Return each cluster's words that are frequent in it and rare elsewhere, the most telling first."""
+    ranked = [sorted(score, key=lambda word: (-score[word], word))[:WORDS_PER_CLUSTER] for score in scores]
+    return [[word for word in words if score[word] > 0] for words, score in zip(ranked, scores, strict=True)]
+
+
+def word_scores(summaries: Sequence[ClusterSummary], num_clusters: int) -> list[dict[str, float]]:
+    """Return how well each word sets each cluster apart.
 
     The score is the share of the cluster's units with the word, times the logarithm of how much that exceeds the share in
     an average cluster: words that are frequent everywhere get 0.
     """
-    shares = [_shares([one for one in summaries if one.cluster == cluster]) for cluster in range(num_clusters)]
-    everywhere: Counter[str] = Counter()
-    for share in shares:
-        everywhere.update(share)
-    chosen = []
-    for share in shares:
-        scores = {word: part * math.log(part * num_clusters / everywhere[word]) for word, part in share.items()}
-        ranked = sorted(scores, key=lambda word: (-scores[word], word))
-        chosen.append([word for word in ranked[:WORDS_PER_CLUSTER] if scores[word] > 0])
-    return chosen
+    shares, everywhere = [], Counter[str]()
+    for cluster in range(num_clusters):
+        own = [summary for summary in summaries if summary.cluster == cluster]
+        num_units = max(1, sum(summary.num_units for summary in own))
+        shares.append({word: n / num_units for word, n in sum((one.words for one in own), Counter[str]()).items()})
+        everywhere.update(shares[-1])
+    return [
+        {word: part * math.log(part * num_clusters / everywhere[word]) for word, part in share.items()} for share in shares
+    ]
 
 
 def draw_clusters(manifest: Manifest, centroids: npt.NDArray[np.float32]) -> bytes:
@@ -70,29 +73,19 @@ def draw_clusters(manifest: Manifest, centroids: npt.NDArray[np.float32]) -> byt
 
     `centroids` is [K, d]. The largest clusters are named by their most typical words.
     """
-    from matplotlib import rc_context  # here: the processes that write a store need the rest of this module only
-    from matplotlib.figure import Figure
+    from supmer.reports import drawing  # here: the processes that write a store need the rest of this module only
 
     sizes = np.array([[manifest.size(split, cluster) for split in SPLITS] for cluster in range(manifest.num_clusters)])
-    figure = Figure(figsize=(14, 6), layout="constrained")
-    bars, plane = figure.subplots(1, 2, width_ratios=(2, 3))
     order = np.argsort(-sizes.sum(axis=1), kind="stable")
-    bottom = np.zeros(len(order))
-    for column, split in enumerate(SPLITS):
-        bars.bar(range(len(order)), sizes[order, column], bottom=bottom, width=1.0, label=split)
-        bottom += sizes[order, column]
-    bars.set(xlabel="clusters, by size", ylabel="units", yscale="log", title=_headline(manifest))
-    bars.legend()
     points = principal_plane(centroids)
-    plane.scatter(*points.T, s=600 * sizes.sum(axis=1) / sizes.sum(axis=1).max(), alpha=0.4)
-    for cluster in order[:LABELLED_CLUSTERS]:
-        words = " ".join(manifest.typical_words[cluster][:2])
-        plane.annotate(f"{cluster} {words}".strip(), points[cluster], fontsize=7, ha="center", va="center")
-    plane.set(title="centroids in the plane of their principal components", xticks=[], yticks=[])
-    buffer = io.BytesIO()
-    with rc_context(SVG_SETTINGS):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    names = [f"{cluster} {' '.join(manifest.typical_words[cluster][:2])}".strip() for cluster in order[:LABELLED_CLUSTERS]]
+    names += [""] * (len(order) - len(names))
+    places = [(x, y, name) for (x, y), name in zip(points[order].tolist(), names, strict=True)]
+    by_split = {str(split): sizes[order, column].tolist() for column, split in enumerate(SPLITS)}
+    apart = "" if manifest.silhouette is None else f", silhouette {manifest.silhouette:.3f}"
+    head = f"{manifest.num_clusters} clusters, inertia {manifest.inertia:.4g}{apart}"
+    titles = (head, "centroids in the plane of their principal components")
+    return drawing.svg(drawing.sizes_and_places(by_split, places, titles))
 
 
 def principal_plane(points: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -102,16 +95,3 @@ def principal_plane(points: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     plane = np.zeros((len(points), 2))
     plane[:, : min(2, len(values))] = (left * values)[:, :2]
     return plane
-
-
-def _shares(summaries: Sequence[ClusterSummary]) -> dict[str, float]:
-    counts: Counter[str] = Counter()
-    for summary in summaries:
-        counts.update(summary.words)
-    num_units = max(1, sum(summary.num_units for summary in summaries))
-    return {word: count / num_units for word, count in counts.items()}
-
-
-def _headline(manifest: Manifest) -> str:
-    apart = "" if manifest.silhouette is None else f", silhouette {manifest.silhouette:.3f}"
-    return f"{manifest.num_clusters} clusters, inertia {manifest.inertia:.4g}{apart}"

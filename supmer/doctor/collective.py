@@ -6,9 +6,8 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import NamedTuple
 
 import ray
 import torch
@@ -24,8 +23,7 @@ NUM_FLOATS = 4 * 2**20
 NUM_ROUNDS = 3
 
 
-@dataclass(frozen=True)
-class RankReport:
+class RankReport(NamedTuple):
     """One worker's view: its device, and seconds for one all-reduce of 16 MiB."""
 
     host: str
@@ -51,7 +49,9 @@ def all_reduce_between(group: PlacementGroup, train: TrainConfig, timeout: float
     Raises:
         ray.exceptions.RayError: a worker failed or did not answer in `timeout` seconds.
     """
-    ranks = [_start_rank(group, train, index) for index in range(train.min_workers)]
+    actor = ray.remote(num_cpus=train.cpus_per_worker, num_gpus=train.gpus_per_worker)(_Rank)
+    places = (PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i) for i in range(train.min_workers))
+    ranks = [actor.options(scheduling_strategy=place).remote() for place in places]
     try:
         address = ray.get(ranks[0].free_address.remote(), timeout=timeout)
         reports = [rank.all_reduce.remote(index, len(ranks), address) for index, rank in enumerate(ranks)]
@@ -59,14 +59,6 @@ def all_reduce_between(group: PlacementGroup, train: TrainConfig, timeout: float
     finally:
         for rank in ranks:
             ray.kill(rank)
-
-
-def _start_rank(group: PlacementGroup, train: TrainConfig, bundle: int) -> Any:
-    place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
-    actor = ray.remote(_Rank).options(
-        num_cpus=train.cpus_per_worker, num_gpus=train.gpus_per_worker, scheduling_strategy=place
-    )
-    return actor.remote()
 
 
 class _Rank:
@@ -84,19 +76,13 @@ class _Rank:
             "nccl" if has_gpu else "gloo", init_method=address, rank=rank, world_size=world_size, timeout=JOIN_TIMEOUT
         )
         device = torch.device("cuda", 0) if has_gpu else torch.device("cpu")
-        seconds, is_correct = _time_all_reduce(device, rank, world_size)
+        seconds, is_correct = [], True
+        for _ in range(NUM_ROUNDS):
+            values = torch.full((NUM_FLOATS,), float(rank + 1), device=device)
+            start = time.perf_counter()
+            torch.distributed.all_reduce(values)
+            is_correct &= bool((values == world_size * (world_size + 1) / 2).all())  # waits for the device as well
+            seconds.append(time.perf_counter() - start)
         torch.distributed.destroy_process_group()
         name = torch.cuda.get_device_name(device) if has_gpu else "cpu"
-        return RankReport(socket.gethostname(), name, seconds, is_correct)
-
-
-def _time_all_reduce(device: torch.device, rank: int, world_size: int) -> tuple[float, bool]:
-    """Return the shortest of a few rounds, and whether every sum was right."""
-    seconds, is_correct = [], True
-    for _ in range(NUM_ROUNDS):
-        values = torch.full((NUM_FLOATS,), float(rank + 1), device=device)
-        start = time.perf_counter()
-        torch.distributed.all_reduce(values)
-        is_correct &= bool((values == world_size * (world_size + 1) / 2).all())  # waits for the device as well
-        seconds.append(time.perf_counter() - start)
-    return min(seconds), is_correct
+        return RankReport(socket.gethostname(), name, min(seconds), is_correct)

@@ -7,9 +7,8 @@ import posixpath
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -25,8 +24,7 @@ ASK_TIMEOUT_SECONDS = 180
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """A live node as Ray knows it; `name` is its address and the end of its id."""
 
     id: str
@@ -34,8 +32,7 @@ class Node:
     object_store_bytes: int
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What a node found out about itself; sizes in bytes."""
 
     versions: dict[str, str]
@@ -45,33 +42,32 @@ class Facts:
 
 def live_nodes() -> list[Node]:
     """List the nodes of the cluster that are alive, the head included."""
-    return [_node(entry) for entry in ray.nodes() if entry["Alive"]]
-
-
-def _node(entry: dict[str, Any]) -> Node:
-    name = f"{entry['NodeManagerAddress']}/{entry['NodeID'][-5:]}"
-    return Node(entry["NodeID"], name, int(entry["Resources"].get("object_store_memory", 0)))
+    return [
+        Node(
+            entry["NodeID"],
+            f"{entry['NodeManagerAddress']}/{entry['NodeID'][-5:]}",
+            int(entry["Resources"].get("object_store_memory", 0)),
+        )
+        for entry in ray.nodes()
+        if entry["Alive"]
+    ]
 
 
 def ask_nodes(nodes: Sequence[Node], question: Callable[..., T], *arguments: object) -> dict[str, T | Exception]:
     """Run `question(*arguments)` once on each node; an answer that failed or timed out is its exception."""
-    references = {node.name: _on(node, question).remote(*arguments) for node in nodes}
+    task = ray.remote(num_cpus=0, max_retries=0)(question)
+    references = {
+        node.name: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(*arguments)
+        for node in nodes
+    }
     ray.wait(list(references.values()), num_returns=len(references), timeout=ASK_TIMEOUT_SECONDS)
-    return {name: _result(reference) for name, reference in references.items()}
-
-
-def _on(node: Node, question: Callable[..., T]) -> Any:
-    here = NodeAffinitySchedulingStrategy(node.id, soft=False)
-    return ray.remote(question).options(num_cpus=0, scheduling_strategy=here, max_retries=0)
-
-
-def _result(reference: Any) -> Any:
-    try:
-        return ray.get(reference, timeout=1)
-    except ray.exceptions.RayTaskError as error:
-        return error.cause
-    except ray.exceptions.RayError as error:
-        return error
+    answers: dict[str, T | Exception] = {}
+    for name, reference in references.items():
+        try:
+            answers[name] = ray.get(reference, timeout=1)
+        except ray.exceptions.RayError as error:
+            answers[name] = getattr(error, "cause", None) or error  # what the question itself raised, if it did
+    return answers
 
 
 def facts() -> Facts:
@@ -97,7 +93,7 @@ def reach_backbone(backbone: BackboneConfig) -> None:
     """Load the backbone's configuration and tokenizer.
 
     Raises:
-        UserError: one of them is not to be had here.
+        UserError: this node cannot get one of them.
     """
     load_model_config(backbone)
     load_tokenizer(backbone)

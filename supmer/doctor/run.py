@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 from uuid import uuid4
 
 import ray
 from ray.util.placement_group import PlacementGroup
+from rich.console import Console
 
 from supmer import storage
 from supmer.config import Config
-from supmer.doctor.check import Check
 from supmer.doctor.collective import all_reduce_between, reserve_workers
 from supmer.doctor.nodes import Facts, Node, ask_nodes, facts, live_nodes, reach_backbone, read_marks, write_mark
 from supmer.errors import UserError
 from supmer.placement import check_capacity
+from supmer.reports.tables import Table
+
+logger = logging.getLogger(__name__)
 
 GIB = 2**30
 MIN_DISK_BYTES = {"local": 2 * GIB, "hub": 20 * GIB}
 """Logs and spilled objects; a hub model of this size class adds its float32 checkpoint and the download beside it."""
 ALL_REDUCE_TIMEOUT_SECONDS = 120
+SECONDS_BETWEEN_LINES = 10.0
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, whether it is well, what was found, and what to do if it is not."""
+
+    name: str
+    passed: bool
+    found: str
+    remedy: str = ""
+
+
+def print_table(checks: Sequence[Check], console: Console) -> None:
+    """Print one row a check; the remedy only where it is needed."""
+    rows = [
+        (check.name, "pass" if check.passed else "FAIL", check.found, "" if check.passed else check.remedy)
+        for check in checks
+    ]
+    table = Table(["check", "result", "found", "remedy"], rows, "cluster", num_labels=4)
+    console.print(table.terminal(styles={"pass": "green", "FAIL": "red"}))
 
 
 def run_checks(config: Config, wait_seconds: float = 900) -> list[Check]:
@@ -36,37 +62,35 @@ def run_checks(config: Config, wait_seconds: float = 900) -> list[Check]:
     except UserError as error:
         return [Check("capacity", False, str(error), "lower train.workers, or raise the maxima in the cluster's definition")]
     with reserve_workers(config.train) as group:
-        placed = _check_placed(config, group, wait_seconds)
+        start = time.monotonic()
+        seconds, what = 0.0, f"{config.train.min_workers} workers and an episode builder"
+        while not (placed := bool(group.wait(min(SECONDS_BETWEEN_LINES, wait_seconds - seconds)))):
+            seconds = time.monotonic() - start
+            if seconds >= wait_seconds:
+                break
+            logger.info("waiting for %s (%.0f of at most %.0f s)", what, seconds, wait_seconds)
+        found = f"{what} {'placed' if placed else 'not placed'} after {time.monotonic() - start:.0f} s"
+        remedy = "`ray status` says what is missing: quota, spot capacity or an image that cannot be pulled"
+        workers = Check("workers", placed, found, remedy)
+        logger.info("asking every node: versions, disk, storage, backbone")
         nodes = live_nodes()
-        return [placed, *_check_nodes(nodes, config), *([_check_all_reduce(group, config)] if placed.passed else [])]
-
-
-def _check_placed(config: Config, group: PlacementGroup, wait_seconds: float) -> Check:
-    start = time.monotonic()
-    placed = bool(group.wait(wait_seconds))
-    found = f"{config.train.min_workers} workers and an episode builder {'placed' if placed else 'not placed'}"
-    remedy = "`ray status` says what is missing: quota, spot capacity or an image that cannot be pulled"
-    return Check("workers", placed, f"{found} after {time.monotonic() - start:.0f} s", remedy)
-
-
-def _check_nodes(nodes: Sequence[Node], config: Config) -> list[Check]:
-    answers = ask_nodes(nodes, facts)
-    known = {name: answer for name, answer in answers.items() if isinstance(answer, Facts)}
-    silent = {name: error for name, error in answers.items() if isinstance(error, Exception)}
-    answering = Check(
-        "nodes",
-        not silent,
-        _failures(silent) or f"{len(nodes)} nodes answer",
-        "see the node's raylet.out, or replace the node",
-    )
-    return [
-        answering,
-        _check_versions(known),
-        _check_disk(known, config),
-        _check_shared_memory(known, nodes),
-        _check_storage(nodes, config),
-        _check_backbone(nodes, config),
-    ]
+        answers = ask_nodes(nodes, facts)
+        known = {name: answer for name, answer in answers.items() if isinstance(answer, Facts)}
+        silent = _failed(answers)
+        found = _failures(silent) or f"{len(nodes)} nodes answer"
+        away = _failed(ask_nodes(nodes, reach_backbone, config.backbone))
+        reached = _failures(away) or f"{config.backbone.name}: within reach of all nodes"
+        remedy = "let the nodes out to the hub (port 443), set HF_TOKEN for a gated model, or mount a folder on all nodes"
+        return [
+            workers,
+            Check("nodes", not silent, found, "see the node's raylet.out, or replace the node"),
+            _check_versions(known),
+            _check_disk(known, config),
+            _check_shared_memory(known, nodes),
+            _check_storage(nodes, config),
+            Check("backbone", not away, reached, remedy),
+            *([_check_all_reduce(group, config)] if placed else []),
+        ]
 
 
 def _check_versions(known: dict[str, Facts]) -> Check:
@@ -122,16 +146,9 @@ def _check_storage(nodes: Sequence[Node], config: Config) -> Check:
     return Check("storage", not failed, _failures(failed) or f"{config.run.dir}: all nodes write and read", remedy)
 
 
-def _check_backbone(nodes: Sequence[Node], config: Config) -> Check:
-    if config.backbone.name == "warmup":
-        return Check("backbone", True, "made by the run itself")
-    failed = _failed(ask_nodes(nodes, reach_backbone, config.backbone))
-    remedy = "let the nodes out to the hub (port 443), set HF_TOKEN for a gated model, or give a folder that all nodes mount"
-    return Check("backbone", not failed, _failures(failed) or f"{config.backbone.name}: within reach of all nodes", remedy)
-
-
 def _check_all_reduce(group: PlacementGroup, config: Config) -> Check:
     remedy = "open all ports between the nodes to each other; set NCCL_SOCKET_IFNAME where they have several interfaces"
+    logger.info("reducing a tensor between the workers")
     try:
         reports = all_reduce_between(group, config.train, ALL_REDUCE_TIMEOUT_SECONDS)
     except (ray.exceptions.RayError, TimeoutError) as error:

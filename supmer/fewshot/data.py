@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from supmer import storage
-from supmer.corpus.package_docs import TASK_LABELS, task_rows
-from supmer.errors import UserError
-from supmer.fewshot.task import Columns, HubSource, Task
+from supmer.config.fewshot import RowCount
+from supmer.errors import UserError, setting_error
+from supmer.fewshot.sources import Source, SplitName, find_source
+from supmer.fewshot.task import Columns, Task, label_text
+from supmer.readers.skipped import SKIP_REASONS
+from supmer.readers.values import column_of
 
 logger = logging.getLogger(__name__)
 
-SplitName = Literal["train", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "test")
+
+MAX_BROKEN = 0.1
+"""Share of a split's rows that may be unreadable: results on what is left of more would be of another task."""
+
+
+MAX_DEV = 256
+"""Rows of a class that choose the best step, at most, where all rows are tuned on."""
 
 
 class Row(NamedTuple):
@@ -27,10 +36,12 @@ class Row(NamedTuple):
 
 
 class TaskRows(NamedTuple):
-    """All labelled rows of a task."""
+    """All labelled rows of a task, and how many of each split were skipped: broken ones, or with an empty field."""
 
     train: list[Row]
     test: list[Row]
+    num_skipped_train: int = 0
+    num_skipped_test: int = 0
 
 
 class FewShotSplit(NamedTuple):
@@ -43,19 +54,28 @@ class FewShotSplit(NamedTuple):
 def load_rows(task: Task, data_dir: str | None) -> TaskRows:
     """Read a task's rows from the first of: its own folder, the package documentation, `data_dir`, the hub.
 
-    Rows that are no JSON are counted, reported and skipped; so are rows with an empty field where the task says so.
+    Rows that cannot be read are counted, reported and skipped; so are rows with an empty field where the task says so.
 
     Raises:
-        UserError: no source, a missing file or column, a label outside the words, or an empty field.
+        UserError: no source, a missing file or column, a label outside the words, an empty field, or more than MAX_BROKEN of
+            the rows cannot be read.
     """
-    train, test = (_usable(task, split, *_records(task, split, data_dir)) for split in ("train", "test"))
-    return TaskRows(train, test)
+    (train, skipped_train), (test, skipped_test) = (
+        _usable(task, split, find_source(task, split, data_dir)) for split in SPLITS
+    )
+    return TaskRows(train, test, skipped_train, skipped_test)
 
 
-def draw_split(task: Task, rows: Sequence[Row], k: int, seed: int) -> FewShotSplit:
+def by_size(k: RowCount) -> float:
+    """Return what numbers of rows are sorted by: `all` are the most."""
+    return math.inf if k == "all" else k
+
+
+def draw_split(task: Task, rows: Sequence[Row], k: RowCount, seed: int) -> FewShotSplit:
     """Draw K rows a class to tune on and K others for dev; the same for every method.
 
-    A class with fewer than 2K rows gives half of them (rounded up) to tuning and the rest to dev.
+    A class with fewer than 2K rows gives half of them (rounded up) to tuning and the rest to dev. Of `all` rows, a tenth of
+    each class and at most MAX_DEV are for dev.
 
     Raises:
         UserError: a class has fewer than K rows, or only one.
@@ -65,101 +85,60 @@ def draw_split(task: Task, rows: Sequence[Row], k: int, seed: int) -> FewShotSpl
     dev: list[int] = []
     for label, word in enumerate(task.label_words):
         indices = [index for index, row in enumerate(rows) if row.label == label]
-        if len(indices) < max(k, 2):
-            raise UserError(
-                f"fewshot.k={k}: task {task.name} has only {len(indices)} train rows of class {label} ({word!r})"
+        if len(indices) < (2 if k == "all" else max(k, 2)):
+            raise setting_error(
+                "fewshot.k", k, f"task {task.name} has only {len(indices)} train rows of class {label} ({word!r})"
             )
         drawn = generator.permutation(indices)
-        half = k if len(indices) >= 2 * k else (len(indices) + 1) // 2
+        if k == "all":
+            end, half = len(indices), len(indices) - min(MAX_DEV, max(1, len(indices) // 10))
+        else:
+            end, half = 2 * k, k if len(indices) >= 2 * k else (len(indices) + 1) // 2
         train += drawn[:half].tolist()
-        dev += drawn[half : 2 * k].tolist()
+        dev += drawn[half:end].tolist()
     return FewShotSplit(generator.permutation(train).tolist(), dev)
 
 
-def _records(task: Task, split: SplitName, data_dir: str | None) -> tuple[Columns, str, Iterator[tuple[int, Any]]]:
-    """Return how to read the records of a split, where they are (for messages), and the numbered records."""
-    folder = task.folder.path
-    if folder is None and task.package_docs:
-        return _package_docs(task, split)
-    if folder is None and data_dir is not None:
-        folder = storage.join(data_dir, task.name)
-    if folder is not None:
-        file = storage.join(folder, getattr(task.folder, split))
-        return task.folder, file, _read_jsonl(task, file)
-    if task.hub is not None:
-        return task.hub, f"hub {task.hub.path} {getattr(task.hub, split)}", enumerate(_read_hub(task, task.hub, split))
-    raise UserError(f"task {task.name}: has no data; give folder.path or hub in its file, or set fewshot.data_dir")
-
-
-def _package_docs(task: Task, split: SplitName) -> tuple[Columns, str, Iterator[tuple[int, Any]]]:
-    if task.label_words != list(TASK_LABELS.values()):
-        raise UserError(f"task {task.name}: with package_docs, label_words must be {list(TASK_LABELS.values())}")
-    return Columns(), f"package docs {split}", enumerate(task_rows(split))
-
-
-def _read_jsonl(task: Task, file: str) -> Iterator[tuple[int, Any]]:
-    if not storage.exists(file):
-        raise UserError(f"task {task.name}: no file {file}")
-    num_unreadable = 0
-    for number, line in enumerate(storage.read_bytes(file).split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield number, json.loads(line)
-        except ValueError:
-            num_unreadable += 1
-    if num_unreadable:
-        logger.warning("task %s: %d lines of %s are not JSON and were skipped", task.name, num_unreadable, file)
-
-
-def _read_hub(task: Task, source: HubSource, split: SplitName) -> Iterator[dict[str, Any]]:
-    import datasets  # slow to import, and needed for hub tasks only
-
-    name = getattr(source, split)
-    try:
-        data = datasets.load_dataset(source.path, source.config, revision=source.revision, split=name)
-    except Exception as error:  # the library raises many kinds; all mean that the data cannot be had
-        reason = " ".join(str(error).split())[:150]
-        raise UserError(
-            f"task {task.name}: cannot load {source.path} {name} from the hub ({reason}); "
-            "set fewshot.data_dir to a folder with its train.jsonl and test.jsonl"
-        ) from error
-    return _named_classes(task, source, data)
-
-
-def _named_classes(task: Task, source: HubSource, data: Any) -> Iterator[dict[str, Any]]:
-    """Yield records whose label is the data set's own class name, where it has names."""
-    names = getattr(data.features.get(source.label), "names", None)
-    if names is None:
-        yield from data
-        return
-    if source.classes is None or sorted(map(str, source.classes)) != sorted(names):
-        raise UserError(f"task {task.name}: hub.classes={source.classes}: must be the data set's names {names}")
-    for record in data:
-        label = record[source.label]
-        yield {**record, source.label: names[label] if 0 <= label < len(names) else label}
-
-
-def _usable(task: Task, split: str, source: Columns, origin: str, records: Iterator[tuple[int, Any]]) -> list[Row]:
-    reader = _RowReader(task, source)
+def _usable(task: Task, split: SplitName, source: Source) -> tuple[list[Row], int]:
+    """Return the rows of a split, and the number of those that were skipped."""
+    reader = _RowReader(task, source.columns)
     rows = []
     num_empty = 0
-    for number, record in records:
-        row = reader.read(record, f"task {task.name}: {origin} row {number}")
+    for where, record in source.records:
+        row = reader.read(record, f"task {task.name}: {where}")
         if all(row.fields.values()):
             rows.append(row)
         elif task.empty_rows == "skip":
             num_empty += 1
         else:
             empty = next(name for name, text in row.fields.items() if not text)
-            raise UserError(
-                f"task {task.name}: {origin} row {number}: field {empty!r} is empty (`empty_rows: skip` leaves it out)"
-            )
+            raise UserError(f"task {task.name}: {where}: field {empty!r} is empty (`empty_rows: skip` leaves it out)")
     if num_empty:
-        logger.warning("task %s: %d rows of %s have an empty field and were skipped", task.name, num_empty, origin)
+        logger.warning("task %s: %d rows of %s have an empty field and were skipped", task.name, num_empty, source.origin)
+    for line in source.skipped.describe_files():
+        logger.info("task %s: %s", task.name, line)
+    num_broken = _num_broken(task, source, len(rows) + num_empty)
     if not rows:
-        raise UserError(f"task {task.name}: {origin}: has no {split} rows")
-    return rows
+        raise UserError(f"task {task.name}: {source.origin}: has no {split} rows")
+    return rows, num_empty + num_broken
+
+
+def _num_broken(task: Task, source: Source, num_read: int) -> int:
+    """Return how many rows could not be read, and log which; more than MAX_BROKEN of all are an error."""
+    broken = {reason: source.skipped[reason] for reason in SKIP_REASONS if source.skipped[reason]}
+    reasons = "; ".join(
+        f"{count} {SKIP_REASONS[reason]}, at {', '.join(source.skipped.places[reason])}" for reason, count in broken.items()
+    )
+    num_broken = sum(broken.values())
+    if num_broken > MAX_BROKEN * (num_broken + num_read):
+        hint = "; folder.encoding names another encoding" if "invalid_utf8" in broken else ""
+        counted = f"{num_broken} of {num_broken + num_read} rows cannot be read, must be at most {MAX_BROKEN:.0%}"
+        raise UserError(f"task {task.name}: {source.origin}: {counted} ({reasons}{hint})")
+    if broken:
+        logger.warning("task %s: %d rows of %s were skipped: %s", task.name, num_broken, source.origin, reasons)
+    if count := source.skipped["replaced_letters"]:
+        logger.warning("task %s: %d rows of %s hold half a letter, which was replaced", task.name, count, source.origin)
+    return num_broken
 
 
 class _RowReader:
@@ -169,24 +148,27 @@ class _RowReader:
         self.columns = {field: source.columns.get(field, field) for field in task.fields}
         self.label = source.label
         classes = source.classes if source.classes is not None else list(range(len(task.label_words)))
-        # With the type in the key, `true` is not taken for 1.
-        self.index = {(type(value), value): index for index, value in enumerate(classes)}
-        self.allowed = ", ".join(map(str, classes))
+        self.index = {label_text(value): index for index, value in enumerate(classes)}
+        self.allowed = ", ".join(repr(value) for value in self.index)
 
     def read(self, record: Any, where: str) -> Row:
         """Return one row, or raise UserError naming the column."""
         if not isinstance(record, dict):
             raise UserError(f"{where}: must be a JSON object")
         for column in (*self.columns.values(), self.label):
-            if column not in record:
+            if column not in record and column_of(record, column) is None:
                 raise UserError(f"{where}: no column {column!r}; it has {', '.join(map(str, record))}")
-        label = record[self.label]
-        index = self.index.get((type(label), label)) if isinstance(label, bool | int | str) else None
+        label = column_of(record, self.label)
+        index = self.index.get(label_text(label)) if isinstance(label, bool | int | float | str) else None
         if index is None:
-            raise UserError(f"{where}: {self.label}={label}: must be one of {self.allowed}")
-        return Row({field: self._text(record[column], column, where) for field, column in self.columns.items()}, index)
+            raise UserError(f"{where}: {self.label}={label!r}: must be one of {self.allowed}")
+        fields = {field: self._text(column_of(record, column), column, where) for field, column in self.columns.items()}
+        return Row(fields, index)
 
     def _text(self, value: Any, column: str, where: str) -> str:
+        """Return a field's text; null and what is no number, as pandas writes missing values, are empty."""
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            return ""
         if not isinstance(value, str | int | float) or isinstance(value, bool):
             raise UserError(f"{where}: {column}={value}: must be text")
         return " ".join(str(value).split())

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 from peft import PromptTuningConfig, TaskType
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from supmer import storage
-from supmer.backbone.load import FIRST_SENTINEL, load_model_config
-from supmer.cli import validate
+from supmer.backbone.load import FIRST_SENTINEL, SECOND_SENTINEL, is_causal, load_model_config, load_tokenizer, pin_revision
 from supmer.config import BackboneConfig, Config
+from supmer.config.load import validate
+from supmer.config.scalars import parse_yaml
 from supmer.errors import UserError
-from supmer.fewshot.starting_points import PROMPT_FILE, read_prompt
+from supmer.fewshot.definition import DEFINITION_FILE, PromptDefinition, read_definition
+from supmer.fewshot.labels import LabelWords
+from supmer.fewshot.starting_points import ADAPTER_CONFIG, ADAPTER_FILE, ADAPTER_TENSOR, PROMPT_FILE, read_prompt
+from supmer.fewshot.summaries import metrics_of
 from supmer.fewshot.task import SLOT
-from supmer.pretrain.warmup import resolve_backbone
 
-WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "adapter_model.safetensors", "adapter_config.json", "README.md"
+CARD_FILE = "README.md"
+
+MADE_UP: dict[str, Any] = {"pattern_text": f"{{text}} It was {SLOT} ?", "label_words": ["terrible", "great"]}
+"""Pattern and label words of an example for a prompt that is not tuned to a task yet."""
 
 CONTINUE = """\
 from peft import PeftConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
@@ -34,17 +43,25 @@ set_peft_model_state_dict(model, load_peft_weights("this/folder", device="cpu"))
 
 @dataclass(frozen=True)
 class Source:
-    """Where an adapter's prompt comes from; `cell` is the record of a few-shot cell, None for the meta-trained prompt."""
+    """Where an adapter's prompt comes from.
 
-    run: str
-    base_model: str
-    revision: str | None
+    Attributes:
+        backbone: the model that the prompt stands before.
+        tokenizer: its tokenizer, or the one of `backbone.tokenizer`.
+        settings: of the run; None where it has none.
+        cell: the record of a few-shot cell; None for the meta-trained prompt.
+        definition: what that cell's prompt is used with.
+    """
+
+    backbone: BackboneConfig
+    tokenizer: PreTrainedTokenizerBase
     settings: Config | None
     cell: dict[str, Any] | None
+    definition: PromptDefinition | None
 
 
 def export_peft(run: str, out: str, cell: str | None = None, base_model: str | None = None) -> None:
-    """Write the adapter of a run's prompt into `out`; weights of the backbone are not needed.
+    """Write the adapter of a run's prompt and the tokenizer into `out`; weights of the backbone are not needed.
 
     Args:
         run: run directory.
@@ -55,25 +72,63 @@ def export_peft(run: str, out: str, cell: str | None = None, base_model: str | N
     Raises:
         UserError: the run or the cell is not there, or does not say which backbone it is for.
     """
-    settings = _settings_of(run)
-    if base_model is None and settings is None:
-        raise UserError(f"--run {run}: has no config.yaml that names the backbone; give --base-model")
-    backbone = (
-        resolve_backbone(settings).backbone if base_model is None and settings else BackboneConfig(name=base_model or "")
-    )
-    record = None if cell is None else _record_of(run, cell)
+    source = _source(run, cell, base_model)
     prompt = read_prompt(run if cell is None else storage.join(run, "fewshot", cell), "--run")
-    model_config = load_model_config(backbone)
-    if prompt.shape[1] != model_config.d_model:
-        raise UserError(f"--run {run}: its prompt has width {prompt.shape[1]}, {backbone.name} has {model_config.d_model}")
-    source = Source(run, backbone.location, backbone.revision, settings, record)
-    files = {
-        WEIGHTS_FILE: save_safetensors({"prompt_embeddings": prompt.contiguous()}, metadata={"format": "pt"}),
-        CONFIG_FILE: json.dumps(_adapter_config(prompt, model_config, source), indent=2, sort_keys=True).encode(),
+    name, model_config = source.backbone.name, load_model_config(source.backbone)
+    if prompt.shape[1] != model_config.hidden_size:
+        raise UserError(f"--run {run}: its prompt has width {prompt.shape[1]}, {name} has {model_config.hidden_size}")
+    adapter = PromptTuningConfig(
+        task_type=TaskType.SEQ_2_SEQ_LM if model_config.is_encoder_decoder else TaskType.CAUSAL_LM,
+        inference_mode=True,
+        base_model_name_or_path=source.backbone.location,
+        revision=source.backbone.revision,
+        num_virtual_tokens=prompt.shape[0],
+        token_dim=prompt.shape[1],
+        num_transformer_submodules=1,  # PEFT's default of 2 would prompt the decoder too
+        num_attention_heads=model_config.num_attention_heads,
+        num_layers=model_config.num_hidden_layers,
+    )
+    with TemporaryDirectory() as folder:
+        source.tokenizer.save_pretrained(folder)
+        files = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
+    files |= {
+        ADAPTER_FILE: save_safetensors({ADAPTER_TENSOR: prompt.contiguous()}, metadata={"format": "pt"}),
+        ADAPTER_CONFIG: json.dumps(adapter.to_dict(), indent=2, sort_keys=True).encode(),
         CARD_FILE: model_card(prompt, source).encode(),
     }
-    for name, data in files.items():
-        storage.write_bytes(storage.join(out, name), data)
+    if source.definition is not None:  # by which Predictor and `supmer serve` use the adapter, as the cell itself
+        files[DEFINITION_FILE] = source.definition.model_dump_json(indent=2).encode()
+    for file, data in files.items():
+        storage.write_bytes(storage.join(out, file), data)
+
+
+def _source(run: str, cell: str | None, base_model: str | None) -> Source:
+    """Look up what a prompt belongs to; a cell says itself, for the run's settings may be those of another job."""
+    settings = record = definition = None
+    if storage.exists(own := storage.join(run, "config.yaml")):
+        try:
+            settings = validate(parse_yaml(storage.read_bytes(own)))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"--run {run}: config.yaml is not readable as YAML") from error
+    if cell is not None:
+        folder = storage.join(run, "fewshot", cell)
+        if not storage.exists(details := storage.join(folder, "details.json")):
+            raise UserError(f"--cell {cell}: no such folder in {storage.join(run, 'fewshot')}")
+        if not storage.exists(storage.join(folder, PROMPT_FILE)):
+            raise UserError(f"--cell {cell}: its method tunes no prompt")
+        record = json.loads(storage.read_bytes(details))["record"]
+        if storage.exists(storage.join(folder, DEFINITION_FILE)):
+            definition = read_definition(folder)
+    backbone = definition.backbone if definition else settings.backbone if settings else None
+    if base_model is not None:
+        named = {"name": base_model, "revision": None, "weights": "pretrained"}
+        backbone = (backbone or BackboneConfig()).model_copy(update=named)
+    if backbone is None:
+        raise UserError(f"--run {run}: has no config.yaml that names the backbone; give --base-model")
+    if backbone.weights == "random":
+        raise UserError(f"--run {run}: has backbone.weights=random, which no other tool can load; give --base-model")
+    backbone = pin_revision(backbone)
+    return Source(backbone, load_tokenizer(backbone), settings, record, definition)
 
 
 def push_to_hub(folder: str, repository: str) -> str:
@@ -91,15 +146,25 @@ def push_to_hub(folder: str, repository: str) -> str:
 
 def model_card(prompt: Tensor, source: Source) -> str:
     """Return the model card: what the prompt is, how it was made, and ten lines that use it."""
-    front = {"library_name": "peft", "base_model": source.base_model, "tags": ["prompt-tuning", "supmer"]}
+    name = source.backbone.location
+    front = {"library_name": "peft", "base_model": name, "tags": ["prompt-tuning", "supmer"], **_model_index(source)}
     length, width = prompt.shape
+    origin = "meta-trained on self-supervised tasks (SUPMER, Pan et al. 2023) as the start of few-shot tuning"
+    if cell := source.cell:
+        origin = (
+            f"tuned on {cell['k']} rows a class of {cell['task']} by {cell['method']} (data seed {cell['seed']}); "
+            f"{cell['metric']} on {cell['num_test']} test rows: {cell['score']:.4f}"
+        )
+    most = source.definition.max_input_tokens if source.definition else None
+    cut = f"; fields were cut so that a row has at most {most} tokens" if most else ""
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n",
-        f"# Soft prompt for {source.base_model}\n",
-        f"A prompt of {length} x {width} numbers for the frozen backbone, {_origin(source)}.\n",
+        f"# Soft prompt for {name}\n",
+        f"A prompt of {length} x {width} numbers for the frozen backbone, {origin}.\n",
         "## Use\n",
         f"```python\n{_example(source)}```\n",
-        "Inputs are read without an end-of-sequence token. To go on with PEFT's own prompt tuning from this prompt:\n",
+        f"Inputs are read without an end-of-sequence token{cut}.\n",
+        "To go on with PEFT's own prompt tuning from this prompt:\n",
         f"```python\n{CONTINUE}```\n",
     ]
     if source.settings is not None:
@@ -108,70 +173,101 @@ def model_card(prompt: Tensor, source: Source) -> str:
     return "\n".join(parts)
 
 
-def _origin(source: Source) -> str:
+def _model_index(source: Source) -> dict[str, Any]:
+    """Return the measures of a cell as the hub reads them from a card."""
     if source.cell is None:
-        return "meta-trained on self-supervised tasks (SUPMER, Pan et al. 2023) as the start of few-shot tuning"
+        return {}
     cell = source.cell
-    return (
-        f"tuned on {cell['k']} rows a class of {cell['task']} by {cell['method']} (data seed {cell['seed']}); "
-        f"{cell['metric']} on {cell['num_test']} test rows: {cell['score']:.4f}"
-    )
+    result = {
+        "task": {"type": "text-classification"},
+        "dataset": {"name": f"{cell['task']}, {cell['num_test']} test rows", "type": cell["task"], "split": "test"},
+        "metrics": [
+            {"type": "f1" if name == "macro_f1" else name, "name": name, "value": value}
+            for name, value in metrics_of(cell).items()
+        ],
+    }
+    return {"model-index": [{"name": f"{cell['task']} by {cell['method']}, {cell['k']} rows a class", "results": [result]}]}
 
 
 def _example(source: Source) -> str:
-    pattern = (
-        source.cell["pattern_text"].replace(SLOT, FIRST_SENTINEL) if source.cell else f"{{text}} It was {FIRST_SENTINEL} ?"
-    )
-    words = source.cell["label_words"] if source.cell else ["terrible", "great"]
+    """Return code that scores label words as `supmer.fewshot.scoring` does, with transformers and peft alone."""
+    cell = source.cell or MADE_UP
+    if is_causal(source.backbone):
+        return _causal_example(source, cell)
+    revision = f", revision={source.backbone.revision!r}" if source.backbone.revision else ""
     return f"""\
 import torch
 from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained({source.base_model!r})
-model = AutoModelForSeq2SeqLM.from_pretrained({source.base_model!r})
+tokenizer = AutoTokenizer.from_pretrained("this/folder")
+model = AutoModelForSeq2SeqLM.from_pretrained({source.backbone.location!r}{revision}, dtype=torch.{source.backbone.dtype})
 model = PeftModel.from_pretrained(model, "this/folder").eval()
-inputs = tokenizer({pattern!r}, add_special_tokens=False, return_tensors="pt")  # fill in the {{fields}}
-start = torch.tensor([[model.config.decoder_start_token_id, tokenizer.convert_tokens_to_ids({FIRST_SENTINEL!r})]])
-logits = model(**inputs, decoder_input_ids=start).logits[0, 1]
-words = {words!r}
-scores = [logits[tokenizer(word, add_special_tokens=False)["input_ids"][0]].item() for word in words]
-print(words[scores.index(max(scores))])
+words = {cell["label_words"]!r}
+
+
+@torch.inference_mode()
+def predict(text):
+    inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+    start = [model.config.decoder_start_token_id, tokenizer.convert_tokens_to_ids({FIRST_SENTINEL!r})]
+    answers = tokenizer(words, add_special_tokens=False)["input_ids"]
+{_scoring(source)}
+
+print(predict({cell["pattern_text"].replace(SLOT, FIRST_SENTINEL)!r}))  # fill in the {{fields}}
 """
 
 
-def _adapter_config(prompt: Tensor, model_config: Any, source: Source) -> dict[str, Any]:
-    config = PromptTuningConfig(
-        task_type=TaskType.SEQ_2_SEQ_LM,
-        inference_mode=True,
-        base_model_name_or_path=source.base_model,
-        revision=source.revision,
-        num_virtual_tokens=prompt.shape[0],
-        token_dim=prompt.shape[1],
-        num_transformer_submodules=1,  # PEFT's default of 2 would prompt the decoder too
-        num_attention_heads=model_config.num_heads,
-        num_layers=model_config.num_layers,
-    )
-    values: dict[str, Any] = config.to_dict()
-    return values
+def _causal_example(source: Source, cell: dict[str, Any]) -> str:
+    """Return such code for a decoder-only model: it sums the log-probabilities of a word's tokens behind the row."""
+    revision = f", revision={source.backbone.revision!r}" if source.backbone.revision else ""
+    text = cell["pattern_text"].partition(f" {SLOT}")[0]
+    return f"""\
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("this/folder")
+model = AutoModelForCausalLM.from_pretrained({source.backbone.location!r}{revision}, dtype=torch.{source.backbone.dtype})
+model = PeftModel.from_pretrained(model, "this/folder").eval()
+words = {cell["label_words"]!r}
 
 
-def _settings_of(run: str) -> Config | None:
-    path = storage.join(run, "config.yaml")
-    if not storage.exists(path):
-        return None
-    try:
-        return validate(yaml.safe_load(storage.read_bytes(path)))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--run {run}: config.yaml is not readable as YAML") from error
+@torch.inference_mode()
+def predict(text):
+    row, lead = tokenizer(text)["input_ids"], len(tokenizer("x", add_special_tokens=False)["input_ids"])
+    scores = []
+    for word in words:
+        answer = tokenizer(f"x {{word}}", add_special_tokens=False)["input_ids"][lead:]
+        logits = model(input_ids=torch.tensor([row + answer])).logits[0, -len(answer) - 1 : -1]
+        scores.append(logits.log_softmax(dim=-1)[range(len(answer)), answer]{"[0]" if _by_first_token(source) else ".sum()"})
+    return words[torch.stack(scores).argmax()]
 
 
-def _record_of(run: str, cell: str) -> dict[str, Any]:
-    folder = storage.join(run, "fewshot", cell)
-    if not storage.exists(storage.join(folder, "details.json")):
-        raise UserError(f"--cell {cell}: no such folder in {storage.join(run, 'fewshot')}")
-    if not storage.exists(storage.join(folder, PROMPT_FILE)):
-        raise UserError(f"--cell {cell}: its method tunes no prompt")
-    details: dict[str, Any] = json.loads(storage.read_bytes(storage.join(folder, "details.json")))
-    record: dict[str, Any] = details["record"]
-    return record
+print(predict({text!r}))  # fill in the {{fields}}
+"""
+
+
+def _by_first_token(source: Source) -> bool:
+    cell = source.cell
+    if cell is None:
+        return True
+    return LabelWords(cell["label_words"], source.tokenizer, cell["task"], causal=True).single_position
+
+
+def _scoring(source: Source) -> str:
+    """Return the rest of `predict`: by the first token where no two words share it, else by whole words."""
+    words = LabelWords(source.cell["label_words"], source.tokenizer, source.cell["task"]) if source.cell else None
+    if words is None or words.single_position:
+        return """\
+    logits = model(**inputs, decoder_input_ids=torch.tensor([start])).logits[0, 1]
+    return words[logits[[answer[0] for answer in answers]].argmax()]
+"""
+    closing = f"        answer.append(tokenizer.convert_tokens_to_ids({SECOND_SENTINEL!r}))\n" if words.closing else ""
+    return f"""\
+    scores = []
+    for answer in answers:
+{closing}        decoder_input_ids = torch.tensor([[*start, *answer[:-1]]])
+        log_probs = model(**inputs, decoder_input_ids=decoder_input_ids).logits[0, 1:].log_softmax(dim=-1)
+        scores.append(log_probs[range(len(answer)), answer].sum())
+    return words[torch.stack(scores).argmax()]
+"""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from supmer import storage
 from supmer.config import RegularizerConfig
+from supmer.config.load import with_settings
 from supmer.errors import UserError
 from supmer.fewshot.starting_points import PROMPT_FILE, PROMPT_TENSOR, REGULARIZER_FILE, regularizer_shape
 from supmer.model.regularizer import GradientRegularizer
@@ -61,7 +62,7 @@ def read_published_regularizer(file: str, width: int) -> dict[str, Tensor]:
     if max(shape.hidden_layers, shape.rank, shape.gate_hidden) > MAX_PROMPT_SHAPE[1] or width * shape.rank > MAX_ELEMENTS:
         raise UserError(f"{origin}: a regularizer of rank {shape.rank} and {shape.hidden_layers} hidden layers is too large")
     with torch.device("meta"):  # for names and shapes only
-        expected = GradientRegularizer(width, shape.model_copy(update={"init": "xavier"})).state_dict()
+        expected = GradientRegularizer(width, with_settings(shape, {"init": "xavier"})).state_dict()
     _check_shapes(state, expected, origin)
     return {name: _copy(state[name], name, origin, finite=name not in STATISTICS) for name in expected}
 

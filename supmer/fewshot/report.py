@@ -1,55 +1,142 @@
-"""The files that a few-shot comparison leaves beside its results: tables, figures, significance."""
+"""`fewshot/report.html`: what the methods scored, and for each task where they went wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from statistics import mean, mode
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.metrics import confusion_matrix, f1_score
 
 from supmer import storage
-from supmer.fewshot.plots import bars_by_method, curves_by_k, heat_maps, learning_curves
-from supmer.fewshot.results import Record, Results
-from supmer.fewshot.significance import Comparison, compare_methods
-from supmer.fewshot.tables import latex_table, markdown_table, summarize
-from supmer.fewshot.transfer import markdown_matrix, transfer_matrices
+from supmer.fewshot.data import Row, by_size
+from supmer.fewshot.results import Record, read_details
+from supmer.fewshot.summaries import MISSING, by_metric, row_names, summary
+from supmer.reports.page import heading, paragraph, wide
+from supmer.reports.tables import Table
+
+WRONG_ROWS_FILE = "wrong_rows.json"
+"""The rows that the report shows, by task: their texts lie outside the run directory, and other tasks are tuned later."""
+NUM_WRONG_ROWS = 10
+MAX_TEXT = 160
+"""Letters of a row in the report."""
 
 
-def write_report(results: Results, methods: Sequence[str]) -> None:
-    """Write tables and figures of all results of a run into ``<run>/fewshot/``.
+class Predicted(NamedTuple):
+    """What one method predicted on a task: `predictions` [S, N] of S cells (seeds, patterns) for `labels` [N]."""
+
+    predictions: np.ndarray[Any, Any]
+    labels: np.ndarray[Any, Any]
+    label_words: list[str]
+
+
+def scores_table(records: Sequence[Record]) -> Table:
+    """Return scores, and what they took, by task (and metric, where it has several) and method."""
+    records = by_metric(records)
+    grouped: dict[tuple[str, str], list[Record]] = {}
+    order = {name: number for number, name in enumerate(row_names(records))}
+    for name, record in sorted(zip(row_names(records), records, strict=True), key=lambda pair: order[pair[0]]):
+        grouped.setdefault((name, record["method"]), []).append(record)
+    rows = []
+    for (name, method), found in grouped.items():
+        scores = [record["score"] for record in found]
+        of_scores, peak = summary(scores), max(record.get("peak_bytes", 0) for record in found)
+        std = MISSING if of_scores.std is None else f"{100 * of_scores.std:.1f}"
+        numbers = [f"{100 * of_scores.mean:.1f}", std, f"{100 * of_scores.minimum:.1f}", str(len(scores))]
+        spent = [f"{mean(record['seconds'] for record in found):.1f}", f"{peak / 2**20:,.0f}" if peak else MISSING]
+        rows.append([name, method, *numbers, *spent])
+    heads = ["task", "method", "mean", "deviation", "minimum", "cells", "seconds a cell", "peak memory (MiB)"]
+    return Table(heads, rows, num_labels=2)
+
+
+def task_parts(run_dir: str, records: Sequence[Record], test_rows: Mapping[str, Sequence[Row]]) -> dict[str, list[str]]:
+    """Return, by task, what its section of the page shows besides its curves; at the largest K.
 
     Args:
-        results: the run's results, of this and of earlier comparisons.
-        methods: the order of columns; the last one is compared with each of the others.
+        run_dir: the run directory, in which the shown rows are kept for the next report.
+        records: lines of `fewshot.jsonl`.
+        test_rows: the test rows of the tasks that are at hand.
     """
-    order = {method: number for number, method in enumerate(methods)}
-    records = sorted(results.records, key=lambda record: order.get(record["method"], len(order)))
-    grid = summarize(records)
-    files = {
-        "table.md": markdown_table(grid).encode(),
-        "table.tex": latex_table(grid).encode(),
-        "scores.svg": bars_by_method(grid),
-        "learning_curves.svg": learning_curves(results.run_dir, records),
+    path = storage.join(run_dir, "fewshot", WRONG_ROWS_FILE)
+    kept = json.loads(storage.read_bytes(path)) if storage.exists(path) else {}
+    parts: dict[str, list[str]] = {}
+    for task in dict.fromkeys(record["task"] for record in records):
+        predicted_by = _read(run_dir, [record for record in records if record["task"] == task])
+        if task in test_rows:
+            wrong = wrong_rows(predicted_by, test_rows[task])
+            kept[task] = {"heads": wrong.heads, "rows": wrong.rows}
+        parts[task] = [
+            heading("F1 by class (%)", 3),
+            wide(f1_table(predicted_by)),
+            heading("Confusion, all cells together", 3),
+        ]
+        parts[task] += [wide(confusion_table(method, found)) for method, found in predicted_by.items()]
+        if kept.get(task, {}).get("rows"):
+            note = "Test rows that were labelled wrongly most often, and by how many of a method's cells."
+            parts[task] += [heading("Rows that are often wrong", 3), paragraph(note)]
+            parts[task].append(wide(Table(**kept[task], num_labels=3)))
+    storage.write_bytes(path, json.dumps(kept).encode())
+    return parts
+
+
+def f1_table(predicted_by: Mapping[str, Predicted]) -> Table:
+    """Return each class's F1 by method, the mean over cells."""
+    words = next(iter(predicted_by.values())).label_words
+    rows = []
+    for method, found in predicted_by.items():
+        scores = [
+            f1_score(found.labels, predicted, labels=range(len(words)), average=None, zero_division=0)
+            for predicted in found.predictions
+        ]
+        rows.append([method, *(f"{100 * score:.1f}" for score in np.mean(scores, axis=0))])
+    return Table(["method", *words], rows)
+
+
+def confusion_table(method: str, found: Predicted) -> Table:
+    """Count test rows by class (lines) and predicted class (columns) over all cells."""
+    labels = np.tile(found.labels, len(found.predictions))
+    counts = confusion_matrix(labels, found.predictions.ravel(), labels=range(len(found.label_words)))
+    rows = [[word, *map(str, line)] for word, line in zip(found.label_words, counts, strict=True)]
+    return Table([f"{method}: class, predicted as", *found.label_words], rows)
+
+
+def wrong_rows(predicted_by: Mapping[str, Predicted], rows: Sequence[Row]) -> Table:
+    """Return the test rows that most cells labelled wrongly: with class, most frequent mistake, and counts."""
+    usable = {method: found for method, found in predicted_by.items() if len(found.labels) == len(rows)}
+    table = Table(["row", "class", "mostly taken for", *usable], [], num_labels=3)
+    if not usable:
+        return table
+    labels, words = (next(iter(usable.values()))[field] for field in (1, 2))
+    every = np.concatenate([found.predictions for found in usable.values()])
+    num_wrong = (every != labels).sum(axis=0)
+    found_rows = []
+    for index in np.argsort(-num_wrong, kind="stable")[:NUM_WRONG_ROWS]:
+        if not num_wrong[index]:
+            break
+        wrong = every[:, index][every[:, index] != labels[index]]
+        text = textwrap.shorten(" | ".join(rows[index].fields.values()), MAX_TEXT, placeholder=" ...")
+        by_method = [found.predictions[:, index] != labels[index] for found in usable.values()]
+        counts = [f"{cells.sum()}/{len(cells)}" for cells in by_method]
+        found_rows.append([text, words[labels[index]], words[np.bincount(wrong).argmax()], *counts])
+    return Table(table.heads, found_rows, num_labels=3)
+
+
+def _read(run_dir: str, records: Sequence[Record]) -> dict[str, Predicted]:
+    """Read the predictions of a task's cells by method; only those at the largest K, on one number of test rows."""
+    k = max((record["k"] for record in records), key=by_size)
+    num_test = mode(record["num_test"] for record in records if record["k"] == k)
+    details: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        if (record["k"], record["num_test"]) == (k, num_test):
+            details.setdefault(record["method"], []).append(read_details(run_dir, record))
+    return {
+        method: Predicted(
+            np.asarray([np.argmax(cell["scores"], axis=1) for cell in cells]),
+            np.asarray(cells[0]["labels"]),
+            cells[0]["record"]["label_words"],
+        )
+        for method, cells in details.items()
     }
-    if len({record["k"] for record in records}) > 1:
-        files["scores_by_k.svg"] = curves_by_k(records)
-    if len(methods) > 1:
-        files["significance.md"] = _significance(results.run_dir, records, methods).encode()
-    if matrices := transfer_matrices(records, results.transfer):
-        tables = [markdown_matrix(method, matrix) for method, matrix in matrices.items()]
-        files |= {"transfer.md": "\n".join(tables).encode(), "transfer.svg": heat_maps(matrices)}
-    for name, data in files.items():
-        storage.write_bytes(storage.join(results.run_dir, "fewshot", name), data)
-
-
-def _significance(run_dir: str, records: Sequence[Record], methods: Sequence[str]) -> str:
-    ours = methods[-1]
-    lines = [f"| {ours} minus | task | points | 95% interval | p |", "|---|---|---:|---:|---:|"]
-    for k in sorted({record["k"] for record in records}):
-        of_k = [record for record in records if record["k"] == k]
-        for reference in methods[:-1]:
-            lines += [_line(comparison, k) for comparison in compare_methods(run_dir, of_k, ours, reference)]
-    return "\n".join(lines) + "\n\nPaired bootstrap over data seeds and test rows.\n"
-
-
-def _line(comparison: Comparison, k: int) -> str:
-    low, high, difference = (100 * value for value in (comparison.low, comparison.high, comparison.difference))
-    task = comparison.task or f"mean over tasks (K={k})"
-    return f"| {comparison.reference} | {task} | {difference:+.1f} | {low:+.1f} to {high:+.1f} | {comparison.p_value:.3f} |"

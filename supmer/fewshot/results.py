@@ -1,27 +1,27 @@
 """`fewshot.jsonl` and what lies beside it: kept whole at every moment, so that a killed run loses no finished cell.
 
 Layout in the run directory: ``fewshot.jsonl`` (one line a cell), ``transfer.jsonl`` (one line a cell and target task), and
-``fewshot/<cell>/`` with ``details.json`` (test scores, labels, learning curve) and ``prompt.safetensors``.
+``fewshot/<cell>/`` with ``details.json`` (test scores, labels, learning curve), ``prompt.safetensors`` or
+``<method>.safetensors`` (what was trained), and ``definition.json`` (what that is used with).
 """
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from safetensors.numpy import save as save_safetensors
 
 from supmer import storage
-from supmer.fewshot.cells import Cell, CellResult
-
-logger = logging.getLogger(__name__)
+from supmer.fewshot.cell_runner import CellResult
+from supmer.fewshot.cells import Cell
+from supmer.fewshot.definition import DEFINITION_FILE
 
 Record = dict[str, Any]
 RESULTS_FILE, TRANSFER_FILE = "fewshot.jsonl", "transfer.jsonl"
-IDENTITY = ("task", "method", "seed", "k", "pattern")
-TRANSFER_IDENTITY = ("source", "target", "method", "seed", "k", "pattern")
+IDENTITY = ("task", "method", "seed", "k", "pattern", "training_seed")
+TRANSFER_IDENTITY = ("source", "target", "method", "seed", "k", "pattern", "training_seed")
 
 
 class Results:
@@ -35,11 +35,11 @@ class Results:
     def __init__(self, run_dir: str, check: Callable[[], None] = lambda: None) -> None:
         self.run_dir = run_dir
         self._check = check
-        self.records = _read_lines(storage.join(run_dir, RESULTS_FILE), IDENTITY)
-        self.transfer = _read_lines(storage.join(run_dir, TRANSFER_FILE), TRANSFER_IDENTITY)
+        self.records = _read(storage.join(run_dir, RESULTS_FILE), IDENTITY)
+        self.transfer = _read(storage.join(run_dir, TRANSFER_FILE), TRANSFER_IDENTITY)
 
     def is_finished(self, cell: Cell, key: str) -> bool:
-        """Tell whether a cell has been computed under the same settings, data and starting points."""
+        """Return whether a cell has been computed under the same settings, data and starting points."""
         return any(_is_of(record, cell) and record.get("key") == key for record in self.records)
 
     def add(self, result: CellResult, key: str) -> Record:
@@ -48,14 +48,19 @@ class Results:
         record = _record(result, key)
         folder = storage.join(self.run_dir, "fewshot", result.cell.name)
         storage.write_bytes(storage.join(folder, "details.json"), _details(result, record))
-        if len(result.prompt):
-            storage.write_bytes(storage.join(folder, "prompt.safetensors"), save_safetensors({"prompt": result.prompt}))
+        tuned = {"prompt": {"prompt": result.prompt}} if len(result.prompt) else {}
+        if result.parts:
+            tuned[result.cell.method] = result.parts
+        if tuned:
+            storage.write_bytes(storage.join(folder, DEFINITION_FILE), result.definition.model_dump_json(indent=2).encode())
+        for name, tensors in tuned.items():
+            storage.write_bytes(storage.join(folder, f"{name}.safetensors"), save_safetensors(tensors))
         if result.transfer:
             self.transfer = [line for line in self.transfer if not _is_of({**line, "task": line["source"]}, result.cell)]
             self.transfer += _transfer_lines(result)
-            _write_lines(storage.join(self.run_dir, TRANSFER_FILE), self.transfer)
+            storage.write_json_lines(storage.join(self.run_dir, TRANSFER_FILE), self.transfer)
         self.records = [line for line in self.records if not _is_of(line, result.cell)] + [record]
-        _write_lines(storage.join(self.run_dir, RESULTS_FILE), self.records)
+        storage.write_json_lines(storage.join(self.run_dir, RESULTS_FILE), self.records)
         return record
 
     def of(self, cells: Iterable[Cell]) -> list[Record]:
@@ -67,9 +72,14 @@ class Results:
 
 def read_details(run_dir: str, record: Record) -> dict[str, Any]:
     """Return a cell's `record`, `scores` [N][C], `labels` [N] and `curve`."""
-    name = Cell(**{field: record[field] for field in IDENTITY}).name
-    details: dict[str, Any] = json.loads(storage.read_bytes(storage.join(run_dir, "fewshot", name, "details.json")))
+    path = storage.join(run_dir, "fewshot", cell_of(record).name, "details.json")
+    details: dict[str, Any] = json.loads(storage.read_bytes(path))
     return details
+
+
+def cell_of(record: Record) -> Cell:
+    """Return the cell that a record is of."""
+    return Cell(**{field: record[field] for field in IDENTITY})
 
 
 def _record(result: CellResult, key: str) -> Record:
@@ -78,9 +88,11 @@ def _record(result: CellResult, key: str) -> Record:
         "task": cell.task,
         "method": cell.method,
         "seed": cell.seed,
+        "training_seed": cell.training_seed,
         "k": cell.k,
         "metric": result.metric,
         "score": result.score,
+        "metrics": result.metrics,
         "num_test": len(result.labels),
         "pattern": cell.pattern,
         "dev_score": result.dev_score,
@@ -88,14 +100,15 @@ def _record(result: CellResult, key: str) -> Record:
         "num_train": result.num_train,
         "num_dev": result.num_dev,
         "seconds": round(result.seconds, 2),
+        "peak_bytes": result.peak_bytes,
         "key": key,
     }
 
 
 def _transfer_lines(result: CellResult) -> list[Record]:
     cell = result.cell
-    identity = {"source": cell.task, "method": cell.method, "seed": cell.seed, "k": cell.k, "pattern": cell.pattern}
-    return [{**identity, **vars(score)} for score in result.transfer]
+    identity = {name: getattr(cell, name) for name in IDENTITY if name != "task"}
+    return [{"source": cell.task, **identity, **vars(score)} for score in result.transfer]
 
 
 def _details(result: CellResult, record: Record) -> bytes:
@@ -112,22 +125,12 @@ def _is_of(record: Record, cell: Cell) -> bool:
     return all(record[name] == getattr(cell, name) for name in IDENTITY)
 
 
-def _read_lines(path: str, identity: tuple[str, ...]) -> list[Record]:
-    """Read the lines of an earlier run; one that is damaged is reported and its cell computed again."""
-    if not storage.exists(path):
-        return []
-    records = []
-    for number, line in enumerate(storage.read_bytes(path).splitlines(), start=1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if isinstance(record, dict) and all(name in record for name in identity):
-            records.append(record)
-        else:
-            logger.warning("%s line %d is damaged; its cell will be computed again", path, number)
-    return records
+def _read(path: str, identity: tuple[str, ...]) -> list[Record]:
+    """Read the lines that name their cell; a cell without a whole line is computed again."""
 
+    def with_training_seed(record: Record) -> Record:
+        # Lines of earlier versions have one seed, which was that of the data and of the training.
+        return {"training_seed": record.get("seed"), **record}
 
-def _write_lines(path: str, records: Iterable[Record]) -> None:
-    storage.write_bytes(path, "".join(json.dumps(record) + "\n" for record in records).encode())
+    lines = storage.read_json_lines(path, lambda record: all(name in with_training_seed(record) for name in identity))
+    return [with_training_seed(line) for line in lines]

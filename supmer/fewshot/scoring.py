@@ -2,62 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from statistics import mean
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
+from torch.nn import functional
 
+from supmer.backbone.batches import plan_microbatches
+from supmer.corpus.unit import TokenIds
 from supmer.fewshot.labels import LabelWords
-from supmer.model.prompted import PromptedSeq2Seq
-from supmer.model.rows import IGNORED_LABEL, Rows, collate, plan_microbatches
+from supmer.model.prompted import PromptedModel
+from supmer.model.rows import IGNORED_LABEL, Rows, collate
 from supmer.tasks.episode import Example
 
 Scores = npt.NDArray[np.float32]
 
 
-@torch.inference_mode()
+class PromptedTask(NamedTuple):
+    """A prompt [L, d] (L may be 0), and the label words by which rows under it are scored."""
+
+    prompt: Tensor
+    words: LabelWords
+
+
 def score_labels(
-    model: PromptedSeq2Seq, prompt: Tensor, examples: Sequence[Example], words: LabelWords, max_tokens: int
+    model: PromptedModel, prompt: Tensor, examples: Sequence[Example], words: LabelWords, max_tokens: int
 ) -> Scores:
-    """Return the score of every label word for every row [N, C]; the highest is the prediction.
+    """Return the score of every label word for every row of one task [N, C]; the highest is the prediction.
+
+    Arguments are those of `score_rows`.
+    """
+    task = PromptedTask(prompt, words)
+    rows = score_rows(model, [task], examples, [0] * len(examples), max_tokens)
+    return np.stack(rows) if rows else np.empty((0, max(words.classes) + 1), dtype=np.float32)
+
+
+@torch.inference_mode()
+def score_rows(
+    model: PromptedModel,
+    tasks: Sequence[PromptedTask],
+    examples: Sequence[Example],
+    task_index: Sequence[int],
+    max_tokens: int,
+) -> list[Scores]:
+    """Return the scores of its task's label words [C] for each row; rows of different tasks share forward passes.
 
     Args:
         model: the backbone; it is left in evaluation mode.
-        prompt: [L, d]; L may be 0.
+        tasks: T tasks; their prompts may differ in length.
         examples: N rows; their labels are not looked at.
-        words: C label words.
+        task_index: the task of each row.
         max_tokens: padded encoder positions per forward pass.
     """
     model.eval()
-    variants = 1 if words.single_position else len(words.tokens)
-    scores = np.empty((len(examples), len(words.tokens)), dtype=np.float32)
-    lengths = [len(example.input_ids) for example in examples]
-    for group in plan_microbatches(lengths, overhead=len(prompt), max_tokens=max_tokens, copies=variants):
-        score = _score_first_tokens if words.single_position else _score_whole_words
-        scores[group] = score(model, prompt, [examples[index] for index in group], words).cpu().numpy()
+    # A shorter prompt is filled up at its start: the positions of prompt and row by each other, and so all states, stay.
+    longest = max((len(task.prompt) for task in tasks), default=0)
+    prompts = torch.stack([functional.pad(task.prompt, (0, 0, longest - len(task.prompt), 0)) for task in tasks])
+    mask = None
+    if any(len(task.prompt) < longest for task in tasks):
+        lengths = torch.tensor([len(task.prompt) for task in tasks], device=prompts.device)
+        mask = (torch.arange(longest, device=prompts.device) >= longest - lengths.unsqueeze(1)).long()
+
+    def logits_of(chosen: Sequence[tuple[int, TokenIds]]) -> tuple[Tensor, Rows]:
+        """Return the logits [B, D, V] of rows with their targets."""
+        targets = [replace(examples[row], target_ids=target) for row, target in chosen]
+        rows = collate(targets, [task_index[row] for row, _ in chosen]).to(prompts.device)
+        return model(prompts, rows, prompt_mask=mask).logits, rows
+
+    scores: list[Scores] = [np.empty(0, dtype=np.float32)] * len(examples)
+    words = [tasks[task].words for task in task_index]
+    for single in (True, False):
+        chosen = [row for row, of_row in enumerate(words) if of_row.single_position is single]
+        copies = 1 if single else max((len(words[row].tokens) for row in chosen), default=1)
+        sizes = [len(examples[row].input_ids) for row in chosen]
+        for group in plan_microbatches(sizes, overhead=longest, max_tokens=max_tokens, copies=copies):
+            rows = [chosen[index] for index in group]
+            score = _score_first_tokens if single else _score_whole_words
+            for row, found in zip(rows, score(model, logits_of, rows, words), strict=True):
+                scores[row] = words[row].by_class(found.numpy())
     return scores
 
 
-def _score_first_tokens(model: PromptedSeq2Seq, prompt: Tensor, examples: list[Example], words: LabelWords) -> Tensor:
-    # Position 1 sees only `<X>` before it, so which class's target stands in makes no difference.
-    rows = _rows([replace(example, target_ids=words.scored_target(0)) for example in examples], prompt)
-    with _head_for(model, words.first_tokens):
-        logits: Tensor = model(prompt.unsqueeze(0), rows).logits
-    return logits[:, 1]
+Logits = Callable[[Sequence[tuple[int, TokenIds]]], tuple[Tensor, Rows]]
+
+
+def _score_first_tokens(
+    model: PromptedModel, logits_of: Logits, rows: list[int], words: list[LabelWords]
+) -> Iterator[Tensor]:
+    tokens = list(dict.fromkeys(token for row in rows for token in words[row].first_tokens))
+    column = {token: index for index, token in enumerate(tokens)}
+    with _head_for(model, tokens):
+        # The first token of a word sees at most `<X>` before it, so which class's target stands in makes no difference.
+        logits = logits_of([(row, words[row].scored_target(0)) for row in rows])[0].cpu()  # all rows in one copy
+    for number, row in enumerate(rows):
+        yield logits[number, words[row].first_position, [column[token] for token in words[row].first_tokens]]
 
 
 @contextmanager
-def _head_for(model: PromptedSeq2Seq, tokens: list[int]) -> Iterator[None]:
+def _head_for(model: PromptedModel, tokens: list[int]) -> Iterator[None]:
     """Let the model compute the logits of these tokens only, not of the whole vocabulary."""
     backbone = model.backbone
     whole = backbone.get_output_embeddings()
-    narrow = nn.Linear(whole.in_features, len(tokens), bias=False, device="meta")
+    narrow = nn.Linear(whole.in_features, len(tokens), bias=whole.bias is not None, device="meta")
     narrow.weight = nn.Parameter(whole.weight[tokens], requires_grad=False)
+    if whole.bias is not None:
+        narrow.bias = nn.Parameter(whole.bias[tokens], requires_grad=False)
     backbone.set_output_embeddings(narrow)
     try:
         yield
@@ -65,33 +120,49 @@ def _head_for(model: PromptedSeq2Seq, tokens: list[int]) -> Iterator[None]:
         backbone.set_output_embeddings(whole)
 
 
-def _score_whole_words(model: PromptedSeq2Seq, prompt: Tensor, examples: list[Example], words: LabelWords) -> Tensor:
-    targets = [words.scored_target(label) for label in range(len(words.tokens))]
-    rows = _rows([replace(example, target_ids=target) for example in examples for target in targets], prompt)
-    log_probs: Tensor = model(prompt.unsqueeze(0), rows).logits.log_softmax(dim=-1)
-    scored = rows.labels.clone()
-    scored[:, 0] = IGNORED_LABEL
-    picked = log_probs.gather(-1, scored.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return picked.where(scored != IGNORED_LABEL, 0.0).sum(dim=1).view(len(examples), len(targets))
-
-
-def _rows(examples: list[Example], prompt: Tensor) -> Rows:
-    return collate(examples, [0] * len(examples)).to(prompt.device)
+def _score_whole_words(
+    model: PromptedModel, logits_of: Logits, rows: list[int], words: list[LabelWords]
+) -> Iterator[Tensor]:
+    counts = [len(words[row].tokens) for row in rows]
+    logits, copies = logits_of(
+        [(row, words[row].scored_target(label)) for row, count in zip(rows, counts, strict=True) for label in range(count)]
+    )
+    scored = copies.labels.clone()
+    scored[:, : words[rows[0]].first_position] = IGNORED_LABEL
+    picked = logits.log_softmax(dim=-1).gather(-1, scored.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    ends = np.cumsum(counts)
+    sums = picked.where(scored != IGNORED_LABEL, 0.0).sum(dim=1).cpu()
+    yield from (sums[end - count : end] for end, count in zip(ends, counts, strict=True))
 
 
 def accuracy(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
     """Return the share of correct predictions."""
-    return float(accuracy_score(labels, predictions))
+    return float(np.mean(np.asarray(labels) == np.asarray(predictions)))
 
 
 def macro_f1(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
     """Return the mean F1 over the classes that occur; a class never predicted has F1 0."""
+    from sklearn.metrics import f1_score  # here: takes two seconds to import, and few tasks need it
+
     return float(f1_score(labels, predictions, average="macro", zero_division=0))
 
 
-METRICS = {"accuracy": accuracy, "macro_f1": macro_f1}
+def f1(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
+    """Return the F1 of class 1; 0 where it neither occurs nor is predicted."""
+    both = np.asarray(labels) == 1, np.asarray(predictions) == 1
+    occurrences = sum(int(side.sum()) for side in both)
+    return float(2 * (both[0] & both[1]).sum() / occurrences) if occurrences else 0.0
 
 
-def evaluate(scores: Scores, examples: Sequence[Example], metric: str) -> float:
-    """Return a metric of the predictions that scores [N, C] make."""
-    return METRICS[metric]([example.label for example in examples], scores.argmax(axis=1))
+METRICS = {"accuracy": accuracy, "macro_f1": macro_f1, "f1": f1}
+
+
+def evaluate(scores: Scores, examples: Sequence[Example], metrics: Sequence[str]) -> dict[str, float]:
+    """Return metrics of the predictions that scores [N, C] make."""
+    labels, predictions = [example.label for example in examples], scores.argmax(axis=1)
+    return {metric: METRICS[metric](labels, predictions) for metric in metrics}
+
+
+def mean_metric(scores: Scores, examples: Sequence[Example], metrics: Sequence[str]) -> float:
+    """Return the mean of the metrics."""
+    return mean(evaluate(scores, examples, metrics).values())

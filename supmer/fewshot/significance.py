@@ -1,21 +1,32 @@
-"""Is one method better than another? Paired bootstrap over data seeds and test rows.
+"""Is one method better than another? Paired bootstrap over data seeds, training seeds and test rows.
 
-A resample draws seeds and test rows with replacement, the same for both methods, and takes the difference of their mean
-scores. Shapes: B resamples, S seeds, N test rows.
+A resample draws data seeds, training seeds and test rows with replacement, the same for both methods, and takes the
+difference of their mean scores. Shapes: B resamples, S data seeds, T training seeds of each, N test rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from supmer.config.fewshot import RowCount
 from supmer.fewshot.results import Record, read_details
+from supmer.fewshot.summaries import metrics_of
 
+logger = logging.getLogger(__name__)
+
+NOTE = "Paired bootstrap over data seeds, training seeds and test rows."
 NUM_RESAMPLES = 2000
 BOOTSTRAP_SEED = 0
+
+Seeds = tuple[int, int]
+"""A data seed and a training seed."""
+Grid = list[list[Record]]
+"""Records by data seed (S rows) and training seed (T columns)."""
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -37,43 +48,80 @@ class Comparison(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """Predictions [S, N] of one method on one task, with the labels [N]."""
+    """Predictions [S, T, N] of one method on one task, with the labels [N]."""
 
     predictions: Ints
     labels: Ints
-    metric: str
+    metrics: Sequence[str]
+
+
+class Scored(NamedTuple):
+    """One side of a comparison: lines of `fewshot.jsonl`, all of one method, of the run directory they come from."""
+
+    name: str
+    run_dir: str
+    records: Sequence[Record]
 
 
 def compare_methods(run_dir: str, records: Sequence[Record], method: str, reference: str) -> list[Comparison]:
-    """Compare two methods on every task that both have run on with the same seeds, K and pattern, then over all tasks."""
-    pairs = _pairs(records, method, reference)
+    """Compare two methods of a run on every task that both have run on with the same seeds, K and pattern, then over all."""
+    ours, theirs = (
+        Scored(name, run_dir, [record for record in records if record["method"] == name]) for name in (method, reference)
+    )
+    return compare_scored(ours, theirs)
+
+
+def compare_scored(ours: Scored, theirs: Scored) -> list[Comparison]:
+    """Compare two sides by task, then over all tasks; cells that were tested on other rows are left out with a warning."""
     generator = np.random.default_rng(BOOTSTRAP_SEED)
-    differences, resampled = [], []
-    for ours, theirs in pairs.values():
-        difference, draws = bootstrap(_read(run_dir, ours), _read(run_dir, theirs), generator)
+    names, differences, resampled = [], [], []
+    for task, (our_records, their_records) in _pairs(ours.records, theirs.records).items():
+        every = [record for row in (*our_records, *their_records) for record in row]
+        metrics = [name for name in metrics_of(every[0]) if all(name in metrics_of(record) for record in every)]
+        if not metrics:
+            logger.warning("%s: %s and %s were scored by other metrics and are not compared", task, ours.name, theirs.name)
+            continue
+        mine, others = _read(ours.run_dir, our_records, metrics), _read(theirs.run_dir, their_records, metrics)
+        if mine is None or others is None or not np.array_equal(mine.labels, others.labels):
+            logger.warning("%s: %s and %s were tested on other rows and are not compared", task, ours.name, theirs.name)
+            continue
+        difference, draws = bootstrap(mine, others, generator)
+        names.append(task)
         differences.append(difference)
         resampled.append(draws)
-    by_task = zip(pairs, differences, resampled, strict=True)
-    found = [_comparison(task, method, reference, difference, draws) for task, difference, draws in by_task]
+    by_task = zip(names, differences, resampled, strict=True)
+    found = [_comparison(task, ours.name, theirs.name, difference, draws) for task, difference, draws in by_task]
     if len(found) > 1:
-        found.append(_comparison(None, method, reference, float(np.mean(differences)), np.mean(resampled, axis=0)))
+        found.append(_comparison(None, ours.name, theirs.name, float(np.mean(differences)), np.mean(resampled, axis=0)))
     return found
+
+
+def comparison_cells(found: Comparison, all_tasks: str = "mean over tasks") -> list[str]:
+    """Return the cells of a table: task, difference in points, 95% interval, p."""
+    low, high, difference = (100 * value for value in (found.low, found.high, found.difference))
+    return [found.task or all_tasks, f"{difference:+.1f}", f"{low:+.1f} to {high:+.1f}", f"{found.p_value:.3f}"]
 
 
 def bootstrap(ours: Predictions, theirs: Predictions, generator: np.random.Generator) -> tuple[float, Floats]:
     """Return the difference of mean scores and its resamples [B]."""
-    num_seeds, num_rows = ours.predictions.shape
+    num_data, num_training, num_rows = ours.predictions.shape
     assert ours.predictions.shape == theirs.predictions.shape and np.array_equal(ours.labels, theirs.labels)
     row_weights = generator.multinomial(num_rows, np.full(num_rows, 1 / num_rows), NUM_RESAMPLES).astype(float)
-    seed_weights = generator.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), NUM_RESAMPLES) / num_seeds
+    of_data, of_training = (
+        generator.multinomial(number, np.full(number, 1 / number), NUM_RESAMPLES) / number
+        for number in (num_data, num_training)
+    )
+    seed_weights = np.einsum("bs,bt->bst", of_data, of_training).reshape(NUM_RESAMPLES, -1)
     draws = ((_scores(ours, row_weights) - _scores(theirs, row_weights)) * seed_weights).sum(axis=1)
     once = np.ones((1, num_rows))
     return float((_scores(ours, once) - _scores(theirs, once)).mean()), draws
 
 
 def _scores(found: Predictions, weights: Floats) -> Floats:
-    """Return the metric [B, S] of each seed's predictions with test rows weighted by `weights` [B, N]."""
-    return WEIGHTED_METRICS[found.metric](found.predictions, found.labels, weights)
+    """Return the mean of the metrics [B, S T] of each cell's predictions with test rows weighted by `weights` [B, N]."""
+    cells = found.predictions.reshape(-1, found.predictions.shape[-1])
+    every = [WEIGHTED_METRICS[metric](cells, found.labels, weights) for metric in found.metrics]
+    return np.asarray(np.mean(every, axis=0))
 
 
 def _accuracy(predictions: Ints, labels: Ints, weights: Floats) -> Floats:
@@ -85,14 +133,22 @@ def _macro_f1(predictions: Ints, labels: Ints, weights: Floats) -> Floats:
     total = np.zeros((len(weights), len(predictions)))
     num_classes = np.zeros_like(total)
     for label in np.union1d(labels, predictions):
-        hits = weights @ ((predictions == label) & (labels == label)).astype(float).T
-        occurrences = weights @ ((predictions == label).astype(float) + (labels == label)).T
-        total += np.divide(2 * hits, occurrences, out=np.zeros_like(hits), where=occurrences > 0)
-        num_classes += occurrences > 0
+        total += _f1(predictions, labels, weights, label)
+        num_classes += weights @ ((predictions == label) | (labels == label)).astype(float).T > 0
     return total / num_classes
 
 
-WEIGHTED_METRICS: dict[str, Callable[[Ints, Ints, Floats], Floats]] = {"accuracy": _accuracy, "macro_f1": _macro_f1}
+def _f1(predictions: Ints, labels: Ints, weights: Floats, label: int = 1) -> Floats:
+    hits = weights @ ((predictions == label) & (labels == label)).astype(float).T
+    occurrences = weights @ ((predictions == label).astype(float) + (labels == label)).T
+    return np.asarray(np.divide(2 * hits, occurrences, out=np.zeros_like(hits), where=occurrences > 0))
+
+
+WEIGHTED_METRICS: dict[str, Callable[[Ints, Ints, Floats], Floats]] = {
+    "accuracy": _accuracy,
+    "macro_f1": _macro_f1,
+    "f1": _f1,
+}
 
 
 def _comparison(task: str | None, method: str, reference: str, difference: float, draws: Floats) -> Comparison:
@@ -103,22 +159,48 @@ def _comparison(task: str | None, method: str, reference: str, difference: float
     return Comparison(task, method, reference, difference, float(low), float(high), p_value)
 
 
-def _pairs(records: Sequence[Record], method: str, reference: str) -> dict[str, tuple[list[Record], list[Record]]]:
-    """Return, by task (with K and pattern where they vary), the records of both methods in the order of seeds."""
-    grouped: dict[tuple[str, int, int], dict[tuple[str, int], Record]] = {}
-    for record in records:
-        group = grouped.setdefault((record["task"], record["k"], record["pattern"]), {})
-        group[record["method"], record["seed"]] = record
+def _pairs(ours: Sequence[Record], theirs: Sequence[Record]) -> dict[str, tuple[Grid, Grid]]:
+    """Return, by task (with K and pattern where they vary), the records of both sides by data and training seed."""
+    sides = []
+    for records in (ours, theirs):
+        by_task: dict[tuple[str, RowCount, int], dict[Seeds, Record]] = {}
+        for record in records:
+            seeds = record["seed"], record["training_seed"]
+            by_task.setdefault((record["task"], record["k"], record["pattern"]), {})[seeds] = record
+        sides.append(by_task)
     pairs = {}
-    for (task, k, pattern), group in grouped.items():
-        shared = sorted(seed for name, seed in group if name == method and (reference, seed) in group)
-        if shared:
+    for (task, k, pattern), group in sides[0].items():
+        others = sides[1].get((task, k, pattern), {})
+        if shared := group.keys() & others.keys():
             name = f"{task} (K={k}, pattern {pattern})" if pattern else f"{task} (K={k})"
-            pairs[name] = ([group[method, seed] for seed in shared], [group[reference, seed] for seed in shared])
+            chosen = seed_grid(shared)
+            ours_of_task, theirs_of_task = ([[side[seeds] for seeds in row] for row in chosen] for side in (group, others))
+            pairs[name] = (ours_of_task, theirs_of_task)
     return pairs
 
 
-def _read(run_dir: str, records: list[Record]) -> Predictions:
-    details = [read_details(run_dir, record) for record in records]
-    predictions = np.asarray([np.argmax(detail["scores"], axis=1) for detail in details])
-    return Predictions(predictions, np.asarray(details[0]["labels"]), records[0]["metric"])
+def seed_grid(seeds: Collection[Seeds]) -> list[list[Seeds]]:
+    """Arrange pairs of data and training seed by data seed, each with the training seeds that all data seeds have.
+
+    Where they have none in common, as when each data seed trains with its own number, each keeps its first.
+
+    >>> seed_grid({(0, 1), (0, 2), (5, 1), (5, 2), (5, 3)})
+    [[(0, 1), (0, 2)], [(5, 1), (5, 2)]]
+    >>> seed_grid({(0, 0), (1, 1)})
+    [[(0, 0)], [(1, 1)]]
+    """
+    by_data: dict[int, list[int]] = {}
+    for data, training in sorted(seeds):
+        by_data.setdefault(data, []).append(training)
+    common = sorted(set.intersection(*map(set, by_data.values())))
+    return [[(data, each) for each in common or own[:1]] for data, own in by_data.items()]
+
+
+def _read(run_dir: str, records: Grid, metrics: Sequence[str]) -> Predictions | None:
+    """Return the predictions of cells; None where they were tested on different rows."""
+    details = [[read_details(run_dir, record) for record in row] for row in records]
+    labels = details[0][0]["labels"]
+    if any(detail["labels"] != labels for row in details for detail in row):
+        return None
+    predictions = np.asarray([[np.argmax(detail["scores"], axis=1) for detail in row] for row in details])
+    return Predictions(predictions, np.asarray(labels), metrics)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -14,57 +15,98 @@ from torch import Tensor
 
 from supmer import storage
 from supmer.config import Config, RegularizerConfig
-from supmer.errors import UserError
+from supmer.config.fewshot import TaskFormat
+from supmer.config.values import with_settings
+from supmer.errors import UserError, setting_error
+from supmer.fewshot.places import local_place
 from supmer.model.regularizer import GradientRegularizer
 
-StartingPoint = Literal["prompt", "regularizer", "ppt_prompt"]
+StartingPoint = Literal["prompt", "regularizer", "ppt_prompt", "unified_ppt_prompt"]
 
 PROMPT_FILE, REGULARIZER_FILE = "prompt.safetensors", "regularizer.safetensors"
 
 PROMPT_TENSOR = "prompt"
+ADAPTER_FILE, ADAPTER_CONFIG, ADAPTER_TENSOR = "adapter_model.safetensors", "adapter_config.json", "prompt_embeddings"
 LAYER_NAME = re.compile(r"mlp\.layers\.(\d+)\.u")
 
 
 @dataclass(frozen=True)
 class StartingPoints:
-    """What the methods of a run start from; None where none of them needs it. `regularizer` is a state dict."""
+    """What the methods of a run start from; None where none of them needs it.
+
+    `regularizer` is a state dict; `ppt_prompt` may be one prompt for each format of tasks.
+    """
 
     prompt: Tensor | None = None
     regularizer: dict[str, Tensor] | None = None
-    ppt_prompt: Tensor | None = None
+    ppt_prompt: Tensor | dict[TaskFormat, Tensor] | None = None
+    unified_ppt_prompt: Tensor | None = None
+
+    def ppt_prompt_of(self, task_format: TaskFormat) -> Tensor | None:
+        """Return the prompt that PPT starts from on a task of this format."""
+        return self.ppt_prompt.get(task_format) if isinstance(self.ppt_prompt, dict) else self.ppt_prompt
 
 
-def read_starting_points(config: Config, needed: Iterable[StartingPoint], width: int) -> StartingPoints:
-    """Read what is needed from `fewshot.from_run` (default: the run itself) and `fewshot.ppt_run`.
+def read_starting_points(
+    config: Config, needed: Iterable[StartingPoint], width: int, formats: Iterable[TaskFormat] = ()
+) -> StartingPoints:
+    """Read what is needed from `fewshot.from_run` (default: the run itself), `ppt_run` and `unified_ppt_run`.
 
     Args:
         config: the configuration.
         needed: the starting points that the methods name.
         width: d of the backbone.
+        formats: those of the tasks.
 
     Raises:
         UserError: a file is missing, unreadable, or of another shape than the prompt length and the backbone ask for.
     """
     needed = set(needed)
     run = config.fewshot.from_run or config.run_dir
-    prompt = ppt_prompt = regularizer = None
+    prompt = regularizer = None
+    ppt_prompt: Tensor | dict[TaskFormat, Tensor] | None = None
+    unified = None
     if "prompt" in needed:
         prompt = _fitting_prompt(run, "fewshot.from_run", config, width)
     if "regularizer" in needed:
         regularizer = read_tensors(run, REGULARIZER_FILE, "fewshot.from_run")
         build_regularizer(regularizer, config, width, run)
     if "ppt_prompt" in needed:
-        if config.fewshot.ppt_run is None:
-            raise UserError("fewshot.ppt_run=None: method ppt needs the directory of a run with meta.algorithm=multitask")
-        ppt_prompt = _fitting_prompt(config.fewshot.ppt_run, "fewshot.ppt_run", config, width)
-    return StartingPoints(prompt, regularizer, ppt_prompt)
+        ppt_run = config.fewshot.ppt_run
+        if isinstance(ppt_run, dict):
+            lacking = [name for name in formats if name not in ppt_run]
+            if lacking:
+                raise setting_error("fewshot.ppt_run", str(ppt_run), f"must name a run for the tasks of format {lacking[0]}")
+            ppt_prompt = {
+                name: _fitting_prompt(of_format, f"fewshot.ppt_run.{name}", config, width)
+                for name, of_format in ppt_run.items()
+            }
+        else:
+            ppt_prompt = _pretrained(ppt_run, "ppt", config, width)
+    if "unified_ppt_prompt" in needed:
+        unified = _pretrained(config.fewshot.unified_ppt_run, "unified_ppt", config, width)
+    return StartingPoints(prompt, regularizer, ppt_prompt, unified)
+
+
+def ppt_runs(config: Config) -> list[str]:
+    """List the runs of pre-trained prompts that the settings name."""
+    ppt_run = config.fewshot.ppt_run
+    named = list(ppt_run.values()) if isinstance(ppt_run, dict) else [ppt_run]
+    return [run for run in (*named, config.fewshot.unified_ppt_run) if run is not None]
+
+
+def _pretrained(run: str | None, method: str, config: Config, width: int) -> Tensor:
+    setting = f"fewshot.{method}_run"
+    if run is None:
+        raise setting_error(setting, "None", f"method {method} needs the directory of a run with meta.algorithm=multitask")
+    return _fitting_prompt(run, setting, config, width)
 
 
 def read_tensors(run: str, file: str, setting: str) -> dict[str, Tensor]:
     """Read a safetensors file of a run directory; UserError if it is not there or damaged."""
-    path = storage.join(run, file)
+    path = storage.join(local_place(run, setting), file)
     if not storage.exists(path):
-        raise UserError(f"{setting}={run}: has no {file}; run pipeline/metatrain.py first, or name another run")
+        raise UserError(f"{setting}={run}: has no {file}; name the directory of a meta-trained run")
     try:
         tensors: dict[str, Tensor] = load_safetensors(storage.read_bytes(path))
     except SafetensorError as error:
@@ -73,12 +115,40 @@ def read_tensors(run: str, file: str, setting: str) -> dict[str, Tensor]:
 
 
 def read_prompt(run: str, setting: str) -> Tensor:
-    """Return the prompt [L, d] of a run directory."""
-    tensors = read_tensors(run, PROMPT_FILE, setting)
-    prompt = tensors.get(PROMPT_TENSOR)
+    """Return the prompt [L, d] of a run directory, or of a folder with a prompt-tuning adapter of PEFT."""
+    place = local_place(run, setting)
+    is_adapter = not storage.exists(storage.join(place, PROMPT_FILE)) and storage.exists(storage.join(place, ADAPTER_CONFIG))
+    file, name = (ADAPTER_FILE, ADAPTER_TENSOR) if is_adapter else (PROMPT_FILE, PROMPT_TENSOR)
+    if is_adapter:
+        check_adapter(storage.read_bytes(storage.join(place, ADAPTER_CONFIG)), f"{setting}={run}")
+    prompt = read_tensors(place, file, setting).get(name)
     if prompt is None or prompt.dim() != 2 or not bool(torch.isfinite(prompt).all()):
-        raise UserError(f"{setting}={run}: {PROMPT_FILE} must hold a finite tensor `{PROMPT_TENSOR}` [L, d]")
+        raise UserError(f"{setting}={run}: {file} must hold a finite tensor `{name}` [L, d]")
     return prompt.float()
+
+
+def check_adapter(data: bytes, origin: str) -> dict[str, Any]:
+    """Return the values of an `adapter_config.json`.
+
+    Raises:
+        UserError: the adapter is not a prompt before a model's input.
+    """
+    try:
+        config = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{origin}: {ADAPTER_CONFIG} is no JSON") from error
+    allowed = {
+        "peft_type": ("PROMPT_TUNING",),
+        "task_type": ("SEQ_2_SEQ_LM", "CAUSAL_LM"),
+        "num_transformer_submodules": (1,),
+    }
+    for name, values in allowed.items():
+        found = config.get(name) if isinstance(config, dict) else None
+        if found not in values:
+            reason = " (2 also prompts the decoder)" if name == "num_transformer_submodules" else ""
+            must = " or ".join(map(str, values))
+            raise UserError(f"{origin}: {ADAPTER_CONFIG} has {name}={found}, must be {must}{reason}")
+    return dict(config)
 
 
 def build_regularizer(tensors: dict[str, Tensor], config: Config, width: int, origin: str) -> GradientRegularizer:
@@ -91,7 +161,7 @@ def build_regularizer(tensors: dict[str, Tensor], config: Config, width: int, or
     found = tensors["mlp.layers.0.u"].shape[0]
     if found != width:
         raise UserError(f"{origin}: the regularizer has width {found}, the backbone {width}")
-    regularizer = GradientRegularizer(width, shape.model_copy(update={"norm": config.fewshot.norm}))
+    regularizer = GradientRegularizer(width, with_settings(shape, {"norm": config.fewshot.norm}))
     try:
         regularizer.load_state_dict(tensors)
     except RuntimeError as error:
@@ -106,7 +176,7 @@ def regularizer_shape(tensors: dict[str, Tensor], config: RegularizerConfig, ori
     layer = tensors.get("mlp.layers.0.u")
     if sorted(depths) != list(range(len(depths))) or layer is None or layer.dim() != 2 or gate is None or gate.dim() != 2:
         raise UserError(f"{origin}: not a regularizer; it needs mlp.layers.<i>.u, .v, .bias and mlp.linear_1, mlp.linear_2")
-    return config.model_copy(update={"hidden_layers": len(depths) - 1, "rank": layer.shape[1], "gate_hidden": gate.shape[0]})
+    return with_settings(config, {"hidden_layers": len(depths) - 1, "rank": layer.shape[1], "gate_hidden": gate.shape[0]})
 
 
 def _fitting_prompt(run: str, setting: str, config: Config, width: int) -> Tensor:
@@ -114,5 +184,5 @@ def _fitting_prompt(run: str, setting: str, config: Config, width: int) -> Tenso
     if prompt.shape[1] != width:
         raise UserError(f"{setting}={run}: its prompt has width {prompt.shape[1]}, backbone.name has {width}")
     if prompt.shape[0] != config.prompt.length:
-        raise UserError(f"prompt.length={config.prompt.length}: the prompt of {run} has length {prompt.shape[0]}")
+        raise setting_error("prompt.length", config.prompt.length, f"the prompt of {run} has length {prompt.shape[0]}")
     return prompt

@@ -1,7 +1,8 @@
 """From a row's fields to the model's input: rendering, tokens and truncation (section 7).
 
 A row's tokens are the tokenizer's tokens of the rendered text, without an end-of-sequence token, so that a user with only
-the tokenizer and the pattern builds the same input.
+the tokenizer and the pattern builds the same input. For a decoder-only model the text ends before the blank where the label
+goes, and its tokenizer's beginning of a sequence, if it has one, stands before it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from supmer.backbone.load import FIRST_SENTINEL
-from supmer.errors import UserError
+from supmer.corpus.unit import TokenIds
+from supmer.errors import UserError, setting_error
 from supmer.fewshot.data import Row
 from supmer.fewshot.labels import LabelWords
 from supmer.fewshot.task import PLACEHOLDER, SLOT, Task
 from supmer.tasks.episode import NO_CENTROID, Example
+
+ROWS_AT_ONCE = 1000
+"""Rows that the tokenizer takes in one call; what it returns is many times larger than the tokens that are kept."""
 
 
 class Template:
@@ -29,22 +34,31 @@ class Template:
         words: the label words' tokens.
         tokenizer: a fast tokenizer (it must know where in the text its tokens end).
         max_tokens: encoder positions that a row may take, prompt not counted.
+        num_masks: mask slots that `<X>` becomes, for methods without label words; they are the rows' target then.
     """
 
     def __init__(
-        self, task: Task, pattern: str, words: LabelWords, tokenizer: PreTrainedTokenizerBase, max_tokens: int
+        self,
+        task: Task,
+        pattern: str,
+        words: LabelWords,
+        tokenizer: PreTrainedTokenizerBase,
+        max_tokens: int,
+        num_masks: int = 0,
     ) -> None:
         self.task = task
         self.pattern = pattern
         self.words = words
         self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
+        self.max_tokens = max_tokens - len(words.start)
+        self.masks = mask_slots(num_masks, tokenizer, causal=words.causal) if num_masks else None
         self.fields = list(dict.fromkeys(PLACEHOLDER.findall(pattern)))
         self._special = re.compile("|".join(map(re.escape, tokenizer.all_special_tokens)))
 
     def render(self, fields: Mapping[str, str]) -> str:
         """Fill the pattern; a special token spelt out in a field is broken up, so that it stays text."""
-        text = self.pattern.replace(SLOT, FIRST_SENTINEL)
+        slot = "".join(self.masks) if self.masks else FIRST_SENTINEL
+        text = self.pattern.replace(f" {SLOT}", "") if self.words.causal else self.pattern.replace(SLOT, slot)
         return PLACEHOLDER.sub(lambda match: self._plain(fields[match[1]]), text)
 
     def encode(self, rows: Sequence[Row]) -> list[Example]:
@@ -53,12 +67,12 @@ class Template:
         Raises:
             UserError: the pattern alone is longer than the model's input.
         """
-        if not rows:
-            return []
-        encoded = self.tokenizer([self.render(row.fields) for row in rows], add_special_tokens=False, verbose=False)[
-            "input_ids"
-        ]
-        return [self._example(row, ids) for row, ids in zip(rows, encoded, strict=True)]
+        examples: list[Example] = []
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            some = rows[start : start + ROWS_AT_ONCE]
+            encoded = self.tokenizer([self.render(row.fields) for row in some], add_special_tokens=False, verbose=False)
+            examples += [self._example(row, ids) for row, ids in zip(some, encoded["input_ids"], strict=True)]
+        return examples
 
     def truncate(self, fields: Mapping[str, str]) -> dict[str, str]:
         """Cut fields at their ends until the row fits; the pattern is never cut.
@@ -82,12 +96,19 @@ class Template:
     def _example(self, row: Row, ids: list[int]) -> Example:
         if len(ids) > self.max_tokens:
             ids = self._tokens(self.render(self.truncate(row.fields)))
+        ids = [*self.words.start.tolist(), *ids]
         return Example(
             input_ids=np.asarray(ids, dtype=np.int32),
             centroid_ids=np.full(len(ids), NO_CENTROID, dtype=np.int32),
-            target_ids=self.words.target(row.label),
+            target_ids=self._target(row.label),
             label=row.label,
         )
+
+    def _target(self, label: int) -> TokenIds:
+        if self.masks is None:
+            return self.words.target(label)
+        ids: list[int] = self.tokenizer.convert_tokens_to_ids(self.masks)
+        return np.asarray(ids, dtype=np.int32)
 
     def _shorten(self, kept: dict[str, int], excess: int) -> None:
         """Take `excess` tokens (or all there are) from the fields that give way."""
@@ -106,3 +127,20 @@ class Template:
 
     def _plain(self, text: str) -> str:
         return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+
+
+def mask_slots(number: int, tokenizer: PreTrainedTokenizerBase, *, causal: bool) -> list[str]:
+    """Return the sentinels of so many mask slots, none for a decoder-only model, whose slot is the end of the row.
+
+    Raises:
+        UserError: the tokenizer has fewer sentinels, or a decoder-only model is to have several slots.
+    """
+    vocabulary = tokenizer.get_vocab()
+    slots = [] if causal else [f"<extra_id_{index}>" for index in range(number)]
+    known = [slot for slot in slots if slot in vocabulary]
+    if causal and number > 1:
+        raise setting_error("fewshot.perfect.num_masks", number, "must be 1 for a decoder-only backbone")
+    if len(known) < len(slots):
+        allowed = f"at most {len(known)}, the sentinels of the tokenizer"
+        raise setting_error("fewshot.perfect.num_masks", number, allowed)
+    return slots

@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from supmer.backbone.batches import batch_tokens, plan_microbatches
 from supmer.config import Config, FewshotConfig
+from supmer.fewshot.descent import Descent
+from supmer.fewshot.forms import Form
 from supmer.fewshot.labels import LabelWords
-from supmer.fewshot.scoring import evaluate, score_labels
-from supmer.fewshot.starting_points import StartingPoint
+from supmer.fewshot.scoring import Scores, mean_metric, score_labels
+from supmer.meta.losses import cross_entropy
 from supmer.meta.passes import PassPlan, plan_rows, run_pass, support_loss
-from supmer.model.prompted import PromptedSeq2Seq
+from supmer.model.prompted import PromptedModel
 from supmer.model.regularizer import GradientRegularizer
+from supmer.model.rows import collate
 from supmer.tasks.episode import Example
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:  # they take seconds to import, or read files by pyarrow
+    from transformers import PreTrainedTokenizerBase
 
-CPU_PASS_TOKENS = 1024
-"""A CPU gains nothing from larger passes: they leave its caches, and short rows are padded to the longest of more rows."""
+    from supmer.fewshot.starting_points import StartingPoint
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What methods work with: the backbone on its device, and what runs have produced (None where not needed)."""
+class Context:
+    """What methods work with: the backbone on its device, and what runs have produced (None where not needed).
+
+    `at_evaluation` sees the prompt [L, d] as it is at each evaluation on dev.
+    """
 
     config: Config
-    model: PromptedSeq2Seq
+    model: PromptedModel
     prompt: Tensor | None = None
     regularizer: GradientRegularizer | None = None
     ppt_prompt: Tensor | None = None
+    unified_ppt_prompt: Tensor | None = None
+    tokenizer: PreTrainedTokenizerBase | None = None
+    at_evaluation: Callable[[Tensor], None] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -43,18 +52,20 @@ class Bench:
     @property
     def max_tokens(self) -> int:
         """Padded encoder positions per forward pass."""
-        allowed = self.config.train.max_tokens_per_microbatch
-        return min(allowed, CPU_PASS_TOKENS) if self.device.type == "cpu" else allowed
+        return batch_tokens(self.config.train.max_tokens_per_microbatch, self.device)
 
 
 @dataclass(frozen=True)
 class FewShotRows:
-    """A task under one data seed: K rows a class to tune on, and as many to choose the best step by."""
+    """A task under one data seed: K rows a class to tune on, and as many to choose the best step by.
+
+    `seed` is the training seed: of initial values, the order of batches, and dropout.
+    """
 
     words: LabelWords
     train: list[Example]
     dev: list[Example]
-    metric: str
+    metrics: Sequence[str]
     seed: int
 
 
@@ -68,20 +79,42 @@ class CurvePoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Tuned:
-    """The result of a method: `model` under `prompt` [L, d] (L may be 0), chosen at `best_step`."""
+    """The result of a method: `model` under `prompt` [L, d] (L may be 0), chosen at `best_step`.
 
-    model: PromptedSeq2Seq
+    `parts` are tensors that the method has trained in place of a prompt; its scorer computes with them.
+    """
+
+    model: PromptedModel
     prompt: Tensor
     best_step: int
     dev_score: float
     curve: list[CurvePoint]
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+Score = Callable[[Sequence[Example]], Scores]
+"""Scores of rows by class [N, C]; the highest is the prediction."""
 
 
 class Method(NamedTuple):
-    """A way to adapt to a task, and the starting points it takes from earlier runs."""
+    """A way to adapt to a task.
 
-    tune: Callable[[Bench, FewShotRows], Tuned]
+    Attributes:
+        tune: adapts to the rows of a task.
+        needs: starting points that it takes from earlier runs.
+        form: how the task is asked, see `supmer.fewshot.forms`.
+        scorer: computes with the parts that `tune` returned; None where a prompt is all that is trained.
+        revision: raised where the method begins to compute other results under the same settings: cells of an earlier
+            one are computed again.
+        rate: default learning rate, where `fewshot.learning_rate`, the prompt's, does not suit.
+    """
+
+    tune: Callable[[Context, FewShotRows], Tuned]
     needs: frozenset[StartingPoint] = frozenset()
+    form: Form = "pattern"
+    scorer: Callable[[Context, dict[str, Tensor], LabelWords], Score] | None = None
+    rate: float | None = None
+    revision: int = 0
 
 
 class PromptGradient(NamedTuple):
@@ -93,58 +126,67 @@ class PromptGradient(NamedTuple):
 
 
 def tune_prompt(
-    bench: Bench, rows: FewShotRows, start: Tensor, bend: Callable[[PromptGradient], Tensor] | None = None
+    context: Context, rows: FewShotRows, start: Tensor, regularize: Callable[[PromptGradient], Tensor] | None = None
 ) -> Tuned:
-    """Tune a prompt from `start` [L, d] by Adam and keep the best on dev.
+    """Tune a prompt from `start` [L, d] and keep the best on dev.
 
     Args:
-        bench: backbone and settings.
+        context: backbone and settings.
         rows: the few-shot rows.
         start: where the prompt starts.
-        bend: what replaces the raw gradient; None leaves it.
+        regularize: what replaces the raw gradient; None leaves it.
     """
-    prompt = start.detach().clone().to(bench.device).requires_grad_()
-    optimizer = torch.optim.Adam([prompt], lr=bench.config.fewshot.learning_rate)
+    prompt = start.detach().clone().to(context.device).requires_grad_()
+    descent = Descent([([prompt], context.config.fewshot.learning_rate)], context.config.fewshot)
     best = prompt.detach().clone()
-    num_skipped = 0
 
     def step(batch: list[Example]) -> float:
-        nonlocal num_skipped
-        raw = prompt_gradient(bench, prompt, batch)
-        prompt.grad = raw.gradient if bend is None else bend(raw)
-        if bool(torch.isfinite(prompt.grad).all()):
-            optimizer.step()
-        else:
-            num_skipped += 1
+        raw = prompt_gradient(context, prompt, batch)
+        prompt.grad = raw.gradient if regularize is None else regularize(raw)
+        descent.step()
         return raw.loss
 
     def keep() -> None:
         best.copy_(prompt.detach())
 
     def dev_score() -> float:
-        return evaluate_rows(bench, bench.model, prompt.detach(), rows)
+        if context.at_evaluation is not None:
+            context.at_evaluation(prompt.detach().clone())
+        return evaluate_rows(context, context.model, prompt.detach(), rows)
 
-    curve = keep_best(bench.config.fewshot, rows, step, dev_score, keep)
-    if num_skipped:
-        logger.warning("%d of %d steps had a gradient that is not finite and were skipped", num_skipped, curve[-1].step)
+    curve = keep_best(context.config.fewshot, rows, step, dev_score, keep)
+    descent.report_skipped()
     chosen = best_point(curve)
-    return Tuned(bench.model, best, chosen.step, chosen.dev_score, curve)
+    return Tuned(context.model, best, chosen.step, chosen.dev_score, curve)
 
 
-def prompt_gradient(bench: Bench, prompt: Tensor, batch: Sequence[Example]) -> PromptGradient:
+def prompt_gradient(context: Context, prompt: Tensor, batch: Sequence[Example]) -> PromptGradient:
     """Return the gradient of the batch's mean cross entropy, in as many passes as the token budget asks for."""
-    bench.model.train()
+    context.model.train()
     # The published pooling averages over padding too, so rows must be padded as published.
-    width = bench.config.max_input_tokens if bench.model.pooling == "all" else 0
-    plan = PassPlan(bench.max_tokens, width)
-    result = run_pass(bench.model, prompt.unsqueeze(0), plan_rows([batch], len(prompt), plan), support_loss, plan)
+    width = context.config.max_input_tokens if context.model.pooling == "all" else 0
+    plan = PassPlan(context.max_tokens, width)
+    result = run_pass(context.model, prompt.unsqueeze(0), plan_rows([batch], prompt.unsqueeze(0), plan), support_loss, plan)
     return PromptGradient(result.gradients[0], result.hidden[0], result.losses.item())
 
 
-def evaluate_rows(bench: Bench, model: PromptedSeq2Seq, prompt: Tensor, rows: FewShotRows) -> float:
-    """Return the metric on the dev rows."""
-    scores = score_labels(model, prompt, rows.dev, rows.words, bench.max_tokens)
-    return evaluate(scores, rows.dev, rows.metric)
+def backward_without_prompt(context: Context, model: PromptedModel, batch: Sequence[Example]) -> float:
+    """Add the gradient of a batch's mean cross entropy, on the pattern alone, to what the model trains; return the loss."""
+    model.train()
+    prompts = torch.empty(1, 0, model.width, device=context.device)
+    loss = 0.0
+    for group in plan_microbatches([len(example.input_ids) for example in batch], 0, context.max_tokens):
+        rows = collate([batch[index] for index in group], [0] * len(group)).to(context.device)
+        share = cross_entropy(model(prompts, rows).logits, rows.labels).sum() / len(batch)
+        torch.autograd.backward([share])
+        loss += share.item()
+    return loss
+
+
+def evaluate_rows(context: Context, model: PromptedModel, prompt: Tensor, rows: FewShotRows) -> float:
+    """Return the mean of the metrics on the dev rows."""
+    scores = score_labels(model, prompt, rows.dev, rows.words, context.max_tokens)
+    return mean_metric(scores, rows.dev, rows.metrics)
 
 
 def keep_best(
@@ -154,7 +196,10 @@ def keep_best(
     dev_score: Callable[[], float],
     keep: Callable[[], None],
 ) -> list[CurvePoint]:
-    """Run the steps, evaluate every so many of them (and after the last), and call `keep` at each new best."""
+    """Run the steps, evaluate every so many of them (and after the last), and call `keep` at each new best.
+
+    With `patience`, tuning ends after so many evaluations in a row that were not better.
+    """
     torch.manual_seed(rows.seed)  # dropout
     curve: list[CurvePoint] = []
     losses: list[float] = []
@@ -168,6 +213,8 @@ def keep_best(
         curve.append(point)
         if best_point(curve) is point:
             keep()
+        elif settings.patience and len(curve) - curve.index(best_point(curve)) > settings.patience:
+            break
     return curve
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, distributed
 
 
 class Group(Protocol):
-    """What a meta-step needs of its fellow ranks."""
+    """What a meta-step needs of its fellow ranks; all of them call a method together."""
 
     rank: int
     size: int
@@ -54,8 +55,8 @@ class TorchGroup:
         return int(largest)
 
 
-def all_reduce_named(tensors: dict[str, Tensor], group: Group) -> dict[str, Tensor]:
-    """Sum tensors of any shapes over all ranks in one flat fp32 buffer, so that a meta-step communicates once."""
-    flat = torch.cat([tensor.detach().float().reshape(-1) for tensor in tensors.values()])
-    pieces = torch.split(group.all_reduce_sum(flat), [tensor.numel() for tensor in tensors.values()])
-    return {name: piece.view(tensor.shape) for (name, tensor), piece in zip(tensors.items(), pieces, strict=True)}
+def all_reduce_together(tensors: Sequence[Tensor], group: Group) -> list[Tensor]:
+    """Return the sums over all ranks of tensors of any shapes, in one flat buffer, so that a pass communicates once."""
+    flat = group.all_reduce_sum(torch.cat([tensor.reshape(-1) for tensor in tensors]))
+    pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
+    return [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]

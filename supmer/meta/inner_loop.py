@@ -22,7 +22,7 @@ from supmer.meta.passes import (
     run_pass,
     support_loss,
 )
-from supmer.model.prompted import PromptedSeq2Seq
+from supmer.model.prompted import PromptedModel
 from supmer.model.regularizer import GradientRegularizer
 from supmer.tasks.episode import Episode
 
@@ -75,7 +75,7 @@ class InnerLoop:
 
     def __init__(
         self,
-        model: PromptedSeq2Seq,
+        model: PromptedModel,
         regularizer: GradientRegularizer | None,
         settings: MetaConfig,
         inner_lr: float,
@@ -91,7 +91,7 @@ class InnerLoop:
 
     def adapt(self, prompts: Tensor, episodes: Sequence[Episode]) -> Tensor:
         """Run the loop from `prompts` and return the adapted prompts [T, L, d]; each step sees all support rows."""
-        self._batches = plan_rows([episode.support for episode in episodes], prompts.shape[1], self.plan)
+        self._batches = plan_rows([episode.support for episode in episodes], prompts, self.plan)
         for _ in range(self.settings.inner_steps):
             step = self._step(prompts)
             self.steps.append(step)

@@ -1,6 +1,6 @@
 """The two losses, per row: cross entropy on the support set, and the mixed divergence of the outer loop.
 
-Shapes: B rows, D decoder positions, V vocabulary.
+Shapes: B rows, D label positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -9,9 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from supmer.model.rows import IGNORED_LABEL
-
-MIXED_POSITIONS = 2
-"""Decoder positions that the outer loss looks at: `<X>` and the label."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -27,25 +24,20 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return per_position.view_as(labels).sum(dim=1)
 
 
-def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the outer loss [B] of rows without augmentation: cross entropy at `<X>` and the label."""
-    return cross_entropy(logits[:, :MIXED_POSITIONS], labels[:, :MIXED_POSITIONS])
-
-
 def mixed_divergence(logits: Tensor, labels_query: Tensor, labels_augmentation: Tensor, lam: Tensor) -> Tensor:
     """KL divergence [B] of the model from ``lam onehot(y_q) + (1 - lam) onehot(y_a)`` (section 5).
 
-    Summed over the first two decoder positions (`<X>` and the label). With lam = 1 it is the cross entropy there.
+    Summed over the label positions. With lam = 1 it is the cross entropy there.
 
     Args:
-        logits: [B, D, V].
+        logits: [B, D, V] at the positions that the outer loss looks at.
         labels_query, labels_augmentation: [B, D].
         lam: [B], weight of the query's label.
     """
-    log_probs = logits[:, :MIXED_POSITIONS].log_softmax(dim=-1)
-    y_q, y_a = labels_query[:, :MIXED_POSITIONS], labels_augmentation[:, :MIXED_POSITIONS]
-    log_q = log_probs.gather(-1, y_q.unsqueeze(-1)).squeeze(-1)
-    log_a = log_probs.gather(-1, y_a.unsqueeze(-1)).squeeze(-1)
+    log_probs = logits.log_softmax(dim=-1)
+    log_q = log_probs.gather(-1, labels_query.unsqueeze(-1)).squeeze(-1)
+    log_a = log_probs.gather(-1, labels_augmentation.unsqueeze(-1)).squeeze(-1)
     lam = lam.to(log_probs.dtype).unsqueeze(1)
-    negative_entropy = torch.where(y_q == y_a, 0.0, torch.xlogy(lam, lam) + torch.xlogy(1 - lam, 1 - lam))
+    entropy = torch.xlogy(lam, lam) + torch.xlogy(1 - lam, 1 - lam)
+    negative_entropy = torch.where(labels_query == labels_augmentation, 0.0, entropy)
     return (negative_entropy - lam * log_q - (1 - lam) * log_a).sum(dim=1)

@@ -1,4 +1,6 @@
-"""The meta-gradients of one meta-batch (sections 3 to 5): no optimizer, no ranks, no Ray.
+"""The meta-gradients of one meta-batch (sections 3 to 5): no optimizer, no Ray.
+
+Ranks share the rows inside each pass (`supmer.meta.passes`); all else here is computed alike by each of them.
 
 Shapes: T tasks, L prompt length, d model width.
 """
@@ -13,22 +15,31 @@ from torch import Tensor
 
 from supmer.config import MetaConfig
 from supmer.meta.inner_loop import InnerLoop
-from supmer.meta.passes import PassPlan, PassResult, plan_mixed_rows, plan_rows, query_loss, run_pass, support_loss
-from supmer.model.prompted import PromptedSeq2Seq
+from supmer.meta.passes import (
+    PassPlan,
+    PassResult,
+    plan_rows,
+    query_loss,
+    run_pass,
+    support_loss,
+    with_first_labels,
+)
+from supmer.model.prompted import PromptedModel
 from supmer.model.regularizer import GradientRegularizer
+from supmer.model.rows import send
 from supmer.tasks.episode import Episode
 
 
 @dataclass(frozen=True)
 class MetaGradients:
-    """What one meta-batch says.
+    """What one meta-batch says; equal on all ranks.
 
     Attributes:
         prompt: [L, d], gradient of the meta-objective with respect to P.
         regularizer: gradients of phi by parameter name; empty without a regularizer.
         query_losses, support_losses, gates, similarities: [T]; similarities are ``(1 + mean cos) / 2`` of section 5.
         support_gradients, regularized_gradients: [T, L, d] of the first inner step (g and g~).
-        tokens: encoder tokens of text that were passed, over support and query passes.
+        tokens: number of text tokens that were encoded, over support and query passes.
     """
 
     prompt: Tensor
@@ -39,11 +50,11 @@ class MetaGradients:
     similarities: Tensor
     support_gradients: Tensor
     regularized_gradients: Tensor
-    tokens: int
+    tokens: Tensor
 
 
 def meta_gradients(
-    model: PromptedSeq2Seq,
+    model: PromptedModel,
     regularizer: GradientRegularizer | None,
     prompt: Tensor,
     episodes: Sequence[Episode],
@@ -52,7 +63,6 @@ def meta_gradients(
     plan: PassPlan,
     *,
     settings: MetaConfig | None = None,
-    num_tasks: int | None = None,
 ) -> MetaGradients:
     """Compute the meta-gradients of P and phi.
 
@@ -60,18 +70,27 @@ def meta_gradients(
         model: frozen backbone; its train or evaluation mode decides on dropout.
         regularizer: psi_phi, or None to adapt with raw gradients.
         prompt: P [L, d].
-        episodes: this rank's T episodes; may be empty where other ranks hold the rest.
-        mixing_weights: [T] or one number, lambda of each task; None to leave the augmentation rows out.
+        episodes: the T episodes of the meta-batch.
+        mixing_weights: [T] (best on the CPU) or one number, lambda of each task; None to leave the augmentation rows out.
         inner_lr: step size of the inner loop.
-        plan: how passes are cut into micro-batches.
+        plan: how passes are cut into micro-batches, and the ranks that share them (default: this process alone).
         settings: order, inner steps, gate consistency (default: the published ones).
-        num_tasks: tasks of the whole meta-batch, over which gradients are averaged (default: those given).
 
-    Returns:
-        This rank's share: summed over ranks, prompt and regularizer gradients are those of the meta-batch.
+    Example (two rows of two tokens as each set, without a regularizer):
+        >>> import numpy as np
+        >>> from transformers import T5Config, T5ForConditionalGeneration
+        >>> from supmer.model.seq2seq import PromptedSeq2Seq
+        >>> from supmer.tasks.episode import NO_CENTROID, Example
+        >>> t5 = T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, decoder_start_token_id=0)
+        >>> model = PromptedSeq2Seq(T5ForConditionalGeneration(t5).eval(), torch.zeros(2, 8))
+        >>> ids, target = np.array([5, 19], np.int32), np.array([19, 7, 18], np.int32)
+        >>> rows = (Example(ids, np.full(2, NO_CENTROID, np.int32), target, label=0),) * 2
+        >>> episode = Episode("nsp", 0, 0, (0,), (1,), support=rows, query=rows, augmentation=rows)
+        >>> meta_gradients(model, None, torch.randn(3, 8), [episode], None, 0.1, PassPlan(512)).prompt.shape
+        torch.Size([3, 8])
     """
     settings = settings or MetaConfig()
-    share = 1 / (num_tasks or len(episodes))
+    scale = 1 / len(episodes)
     prompts = prompt.detach().expand(len(episodes), -1, -1)
 
     inner = InnerLoop(model, regularizer, settings, inner_lr, plan)
@@ -84,32 +103,29 @@ def meta_gradients(
     if settings.gate_consistency:
         loss_of_phi = loss_of_phi + _gate_penalty(model.centroids, episodes, similarities, first.gates)
     return MetaGradients(
-        prompt=share * outer.prompts.sum(dim=0),
-        regularizer={} if regularizer is None else _gradients_by_name(share * loss_of_phi, regularizer),
+        prompt=scale * outer.prompts.sum(dim=0),
+        regularizer={} if regularizer is None else _gradients_by_name(scale * loss_of_phi, regularizer),
         query_losses=query.losses,
         support_losses=first.support.losses,
         gates=first.gates.detach(),
         similarities=similarities,
         support_gradients=first.support.gradients.detach(),
         regularized_gradients=first.regularized.detach(),
-        tokens=query.tokens + sum(step.support.tokens for step in inner.steps),
+        tokens=sum((step.support.tokens for step in inner.steps), query.tokens),
     )
 
 
-def multitask_gradients(
-    model: PromptedSeq2Seq, prompt: Tensor, episodes: Sequence[Episode], plan: PassPlan, *, num_tasks: int | None = None
-) -> MetaGradients:
+def multitask_gradients(model: PromptedModel, prompt: Tensor, episodes: Sequence[Episode], plan: PassPlan) -> MetaGradients:
     """Compute the plain gradient of P on the same rows, without adaptation (PPT, section 6).
 
     The losses are those of support and query rows together; gates and similarities, which do not exist here, are 0.
     """
-    share = 1 / (num_tasks or len(episodes))
     prompts = prompt.detach().expand(len(episodes), -1, -1)
     rows = [[*episode.support, *episode.query] for episode in episodes]
-    result = run_pass(model, prompts, plan_rows(rows, prompts.shape[1], plan), support_loss, plan)
+    result = run_pass(model, prompts, plan_rows(rows, prompts, plan), support_loss, plan)
     nothing = torch.zeros_like(result.losses)
     return MetaGradients(
-        prompt=share * result.gradients.sum(dim=0),
+        prompt=result.gradients.mean(dim=0),
         regularizer={},
         query_losses=result.losses,
         support_losses=result.losses,
@@ -132,28 +148,35 @@ def gradient_similarity(query_gradients: Tensor, regularized: Tensor) -> Tensor:
 
 def domain_similarity(centroids: Tensor, episodes: Sequence[Episode]) -> Tensor:
     """Return [T]: ``1 - cosine distance / 2`` between the mean centroids of episode and augmentation (section 5)."""
-    values = []
-    for episode in episodes:
-        own = centroids[list(episode.clusters)].mean(dim=0)
-        other = centroids[list(episode.augmentation_clusters)].mean(dim=0)
-        values.append((1 + torch.cosine_similarity(own, other, dim=0)) / 2)
-    return torch.stack(values) if values else centroids.new_zeros(0)
+    own, other = (
+        _mean_centroids(centroids, domains)
+        for domains in zip(*((episode.clusters, episode.augmentation_clusters) for episode in episodes), strict=True)
+    )
+    return (1 + torch.cosine_similarity(own, other, dim=-1)) / 2
+
+
+def _mean_centroids(centroids: Tensor, domains: Sequence[Sequence[int]]) -> Tensor:
+    """Return the mean centroid of each domain [T, d], by one product: domains may differ in their number of clusters."""
+    shares = torch.zeros(len(domains), len(centroids), dtype=centroids.dtype)
+    for task, clusters in enumerate(domains):
+        shares[task, list(clusters)] = 1 / len(clusters)
+    return send(shares, centroids.device) @ centroids
 
 
 def _query_pass(
-    model: PromptedSeq2Seq,
+    model: PromptedModel,
     adapted: Tensor,
     episodes: Sequence[Episode],
     mixing_weights: Tensor | float | None,
     plan: PassPlan,
 ) -> PassResult:
-    queries = [episode.query for episode in episodes]
+    queries = [with_first_labels(episode.query, model.outer_positions) for episode in episodes]
     if mixing_weights is None:
-        batches = plan_rows(queries, adapted.shape[1], plan)
+        batches = plan_rows(queries, adapted, plan)
     else:
-        augmentations = [episode.augmentation for episode in episodes]
-        lam = torch.as_tensor(mixing_weights, dtype=adapted.dtype).expand(len(episodes))
-        batches = plan_mixed_rows(queries, augmentations, lam, adapted.shape[1], plan)
+        augmentations = [with_first_labels(episode.augmentation, model.outer_positions) for episode in episodes]
+        lam = torch.as_tensor(mixing_weights, dtype=adapted.dtype, device="cpu").expand(len(episodes))
+        batches = plan_rows(queries, adapted, plan, augmentations, lam)
     return run_pass(model, adapted, batches, query_loss, plan)
 
 

@@ -1,4 +1,4 @@
-"""Parameters that the outer loop trains together (section 5): Adam, linear decay to 0, one limit on the gradient's norm."""
+"""Parameters that the outer loop trains together (section 5): Adam, one schedule, one limit on the gradient's norm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ParameterGroup:
     Args:
         name: name under which the optimizer's state is kept.
         parameters: at least one, by the names of their gradients.
-        lr: Adam rate at the first meta-step.
+        lr: Adam rate before the schedule.
     """
 
     def __init__(self, name: str, parameters: dict[str, nn.Parameter], lr: float) -> None:
@@ -28,7 +28,7 @@ class ParameterGroup:
         return nn.utils.clip_grad_norm_(self.parameters.values(), limit)
 
     def step(self, remaining: float) -> None:
-        """Move the parameters at the first rate times `remaining`, the part of the meta-steps that is still to be done."""
+        """Move the parameters at the first rate times `remaining`, the part that the schedule leaves of it."""
         self.optimizer.param_groups[0]["lr"] = self._lr * remaining
         self.optimizer.step()
 

@@ -49,9 +49,13 @@ class FewQueryAttention(nn.Module):
         values = torch.einsum("bhdm,hkm->bdhk", seen, self._by_head(self.v))
         return self.o(values.flatten(2)), None, None
 
-    def _by_head(self, projection: nn.Linear) -> Tensor:
-        """Return the weight of a projection as [h, k, d]."""
-        return projection.weight.view(self.num_heads, -1, projection.in_features)
+    def _by_head(self, projection: Any) -> Tensor:
+        """Return the weight of a projection as [h, k, d], with the updates of PEFT's LoRA layers in it."""
+        weight = projection.weight
+        for name in getattr(projection, "active_adapters", ()):
+            weight = weight + projection.get_delta_weight(name).to(weight.dtype)
+        by_head: Tensor = weight.view(self.num_heads, -1, projection.in_features)
+        return by_head
 
 
 def use_few_query_attention(backbone: PreTrainedModel) -> None:

@@ -1,4 +1,4 @@
-"""Micro-batches: rows of many tasks, grouped by length under a token budget and padded only to their longest.
+"""Rows of many tasks as the tensors of one micro-batch, padded only to their longest.
 
 Shapes: B rows of a micro-batch, S encoder positions without the prompt, D decoder positions.
 """
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from supmer.backbone.batches import pad
 from supmer.tasks.episode import NO_CENTROID, Example
 
 IGNORED_LABEL = -100
@@ -19,55 +20,47 @@ PAD_TOKEN = 0
 
 
 class Rows(NamedTuple):
-    """Padded rows: `input_ids`, `attention_mask`, `centroid_ids` [B, S], `labels` [B, D], `task_index` [B]."""
+    """Padded rows: `input_ids`, `attention_mask`, `centroid_ids` [B, S], `labels` [B, D], `task_index` [B].
+
+    `is_padded` says whether the mask has a zero, so that nobody has to read it back from a GPU.
+    """
 
     input_ids: Tensor
     attention_mask: Tensor
     centroid_ids: Tensor
     labels: Tensor
     task_index: Tensor
+    is_padded: bool = True
 
     def to(self, device: torch.device) -> Rows:
         """Copy all tensors to a device."""
-        return Rows(*(tensor.to(device, non_blocking=True) for tensor in self))
+        return Rows(
+            send(self.input_ids, device),
+            send(self.attention_mask, device),
+            send(self.centroid_ids, device),
+            send(self.labels, device),
+            send(self.task_index, device),
+            self.is_padded,
+        )
 
 
-def plan_microbatches(lengths: Sequence[int], overhead: int, max_tokens: int, copies: int = 1) -> list[list[int]]:
-    """Group rows by length so that each group's padded size stays within the budget.
-
-    Args:
-        lengths: tokens of each row.
-        overhead: positions that every row has besides (the prompt's).
-        max_tokens: padded positions that a group may have; a single row is always taken.
-        copies: rows encoded per row (2 where each is mixed with an augmentation row).
-
-    Returns:
-        Indices into `lengths`, longest rows first: the pass needs its peak memory at once, not by surprise.
-    """
-    groups: list[list[int]] = []
-    width = 0
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if groups and (len(groups[-1]) + 1) * copies * width <= max_tokens:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-            width = lengths[index] + overhead
-    return groups
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device; a GPU fetches it meanwhile, from pinned memory, and nobody waits."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def collate(examples: Sequence[Example], task_index: Sequence[int], width: int | None = None) -> Rows:
     """Pad rows to `width` positions, or to the longest among them."""
-    longest = max(len(example.input_ids) for example in examples)
-    size = (len(examples), max(longest, width or 0))
-    input_ids = np.full(size, PAD_TOKEN, dtype=np.int64)
-    centroid_ids = np.full(size, NO_CENTROID, dtype=np.int64)
-    attention_mask = np.zeros(size, dtype=np.int64)
-    labels = np.full((len(examples), max(len(e.target_ids) for e in examples)), IGNORED_LABEL, dtype=np.int64)
-    for row, example in enumerate(examples):
-        length = len(example.input_ids)
-        input_ids[row, :length] = example.input_ids
-        centroid_ids[row, :length] = example.centroid_ids
-        attention_mask[row, :length] = 1
-        labels[row, : len(example.target_ids)] = example.target_ids
-    arrays = (input_ids, attention_mask, centroid_ids, labels, np.asarray(task_index, dtype=np.int64))
-    return Rows(*(torch.from_numpy(array) for array in arrays))
+    input_ids, attention_mask = pad([example.input_ids for example in examples], PAD_TOKEN, width or 0)
+    centroid_ids, _ = pad([example.centroid_ids for example in examples], NO_CENTROID, width or 0)
+    labels, _ = pad([example.target_ids for example in examples], IGNORED_LABEL)
+    return Rows(
+        torch.from_numpy(input_ids),
+        torch.from_numpy(attention_mask),
+        torch.from_numpy(centroid_ids),
+        torch.from_numpy(labels),
+        torch.from_numpy(np.asarray(task_index, dtype=np.int64)),
+        is_padded=bool((attention_mask == 0).any()),
+    )

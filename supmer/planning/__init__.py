@@ -1,1 +1,1 @@
-"""What a run needs in memory, traffic and time, worked out without a GPU and without weights."""
+"""What a run needs on given hardware: memory, traffic, FLOPs and the least time, worked out from the backbone's shape."""

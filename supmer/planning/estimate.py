@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from bisect import bisect_right
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 from supmer.config import Config
-from supmer.planning.costs import Costs, MemoryLine
+from supmer.planning import t5
 from supmer.planning.hardware import Hardware
+from supmer.planning.shapes import Shape
 
 Sharding = Literal["none", "hybrid", "full"]
 SHARDINGS: tuple[Sharding, ...] = get_args(Sharding)
 """From the least to the most that is gathered over a network."""
 
 TASK_TENSORS = 12
-"""Tensors of a prompt's size that a task keeps through the query pass: gradients, adapted prompt, the graph of psi."""
+"""Tensors of a prompt's size that a task keeps in the query pass: gradients, adapted prompt, graph of the regularizer."""
+COPIES, COPIES_AT_END = 4, 5
+"""Copies of P and phi: weights, two of Adam, gradients; at a step's end also the new gradients."""
+GATHERED_BLOCKS = 3
+"""Whole blocks that a sharded pass holds: the one at work, and the next one as received and as copied into place."""
 SHORTEST_TEXT = 8
 """Tokens of the shortest text that memory is planned for."""
-REGULARIZER_COPIES, PEAK_REGULARIZER_COPIES = 4, 6
-"""Copies of phi: weights, two of Adam, gradients; at a step's end besides its share of the new gradients and their sum."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The settings that a plan may vary; the others are the configuration's.
-
-    Attributes:
-        gpus: GPUs, one worker each.
-        tasks: `meta.tasks_per_step`, at least one a worker.
-        sharding, shard_size: how the backbone is split; `shard_size` ranks share one copy.
-        checkpointing: `backbone.gradient_checkpointing`.
-        max_tokens: `train.max_tokens_per_microbatch`.
-    """
+    """The settings that a plan may vary: `gpus` workers, `tasks` a meta-step, `shard_size` ranks to a copy of weights."""
 
     gpus: int
     tasks: int
@@ -41,29 +37,19 @@ class Setting:
     checkpointing: bool
     max_tokens: int
 
-    @property
-    def tasks_per_rank(self) -> int:
-        """Episodes of the rank that has most."""
-        return math.ceil(self.tasks / self.gpus)
-
-
-class PassLoad(NamedTuple):
-    """A pass of the meta-step: rows of one task, whether they are mixed, and how often it runs."""
-
-    mixed: bool
-    rows: int
-    repeats: int
-
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one rank needs (the one with most episodes). Bytes, FLOPs and seconds of one meta-step."""
+    """What one rank needs (the one with most rows). Bytes, FLOPs and seconds of one meta-step.
+
+    `largest_budget` is the largest `train.max_tokens_per_microbatch` that fits (0: none), `useful_budget` the one beyond
+    which every pass is one micro-batch.
+    """
 
     setting: Setting
-    parameters: int
-    state: int
-    activations: int
-    peak: int
+    parameters: float
+    activations: float
+    peak: float
     largest_budget: int
     useful_budget: int
     gathers: int
@@ -75,172 +61,140 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Least time of a meta-step: gathering may hide behind computing, the gradients' all-reduce may not."""
+        """Least time of a meta-step: gathering may hide behind computing, the all-reduce at the end of a pass may not."""
         return max(self.compute_seconds, self.gather_seconds) + self.all_reduce_seconds
-
-    @property
-    def episodes_per_second(self) -> float:
-        """Episodes of all ranks together, at most."""
-        return self.setting.tasks / self.seconds
 
 
 def setting_of(config: Config, gpus: int, hardware: Hardware, sharding: Sharding | None = None) -> Setting:
-    """Return the configuration's settings on `gpus` GPUs, with an episode for each at least."""
+    """Return the configuration's settings on `gpus` GPUs."""
     sharding = "none" if gpus == 1 else sharding or config.train.sharding
-    sizes = {"none": 1, "full": gpus, "hybrid": _hybrid_size(config, gpus, hardware)}
-    return Setting(
-        gpus=gpus,
-        tasks=max(config.meta.tasks_per_step, gpus),
-        sharding=sharding,
-        shard_size=sizes[sharding],
-        checkpointing=config.backbone.gradient_checkpointing,
-        max_tokens=config.train.max_tokens_per_microbatch,
-    )
+    own_size = config.train.shard_size
+    hybrid = own_size if 1 < own_size < gpus and gpus % own_size == 0 else math.gcd(gpus, hardware.gpus_per_node)
+    size = {"none": 1, "hybrid": hybrid, "full": gpus}[sharding]
+    tasks, checkpointing = config.meta.tasks_per_step, config.backbone.gradient_checkpointing
+    return Setting(gpus, tasks, sharding, size, checkpointing, config.train.max_tokens_per_microbatch)
 
 
-def _hybrid_size(config: Config, gpus: int, hardware: Hardware) -> int:
-    """Return `train.shard_size` where it is set and divides the GPUs, else the GPUs of a node."""
-    size = config.train.shard_size
-    return size if 1 < size < gpus and gpus % size == 0 else math.gcd(gpus, hardware.gpus_per_node)
+class Load(NamedTuple):
+    """A pass of the meta-step: rows of one task, whether they are mixed, and how often the pass runs."""
+
+    rows: int
+    mixed: bool
+    repeats: int
 
 
-def estimate(costs: Costs, setting: Setting, hardware: Hardware, row_length: int | None = None) -> Estimate:
-    """Work out one meta-step.
-
-    Args:
-        costs: of the backbone.
-        setting: what is varied.
-        hardware: the GPUs.
-        row_length: mean encoder positions of a row with the prompt, for FLOPs and traffic (default: the greatest).
-            Memory is that of the lengths that need most.
-    """
-    parameters = costs.parameter_bytes(setting.shard_size)
-    state, end_of_step = _state_bytes(costs, setting)
-    activations = max(_pass_bytes(costs, setting, load) for load in pass_loads(costs.config))
-    microbatches = _num_microbatches(costs.config, setting, row_length or costs.config.tasks.max_length)
-    gathers = _gathers_per_microbatch(costs, setting) * microbatches
-    gathered = microbatches * _gathered_per_microbatch(costs, setting)
-    flops = _flops(costs, setting, row_length or costs.config.tasks.max_length)
-    return Estimate(
-        setting=setting,
-        parameters=parameters,
-        state=state,
-        activations=activations,
-        peak=parameters + max(state + activations, end_of_step),
-        largest_budget=_largest_budget(costs, setting, hardware.usable - parameters - state),
-        useful_budget=_useful_budget(costs.config, setting),
-        gathers=gathers,
-        gathered=gathered,
-        flops=flops,
-        compute_seconds=flops / hardware.flops,
-        gather_seconds=hardware.gather_seconds(gathered, gathers, setting.shard_size),
-        all_reduce_seconds=hardware.all_reduce_seconds(_gradient_bytes(costs), setting.gpus),
-    )
-
-
-def pass_loads(config: Config) -> list[PassLoad]:
+def loads_of(config: Config) -> list[Load]:
     """Return the passes of a meta-step; second order by central differences repeats the support pass twice a step."""
     tasks, meta = config.tasks, config.meta
     if meta.algorithm == "multitask":
-        return [PassLoad(mixed=False, rows=tasks.num_support + tasks.num_query, repeats=1)]
+        return [Load(tasks.num_support + tasks.num_query, mixed=False, repeats=1)]
     repeats = meta.inner_steps * (3 if meta.order == "second" else 1)
-    query = PassLoad(mixed=config.curriculum.mode != "none", rows=tasks.num_query, repeats=1)
-    return [PassLoad(mixed=False, rows=tasks.num_support, repeats=repeats), query]
+    query = Load(tasks.num_query, mixed=config.curriculum.mode != "none", repeats=1)
+    return [Load(tasks.num_support, mixed=False, repeats=repeats), query]
 
 
-def _rows_per_microbatch(max_tokens: int, load: PassLoad, length: int, num_rows: int) -> int:
-    return min(num_rows, max(1, max_tokens // (length * (1 + load.mixed))))
+def rows_per_rank(setting: Setting, load: Load) -> int:
+    """Return the rows of the rank that has most: ranks share the rows of all tasks."""
+    return math.ceil(load.rows * setting.tasks / setting.gpus)
 
 
-def _widths(config: Config) -> tuple[int, int]:
-    """Return the least and the greatest encoder positions of a row.
+class Planner:
+    """Works out meta-steps of one backbone under one configuration.
 
-    Under one token budget a pass needs `rows * (a * width + b * width**2 + c)` bytes with `rows = budget / width`: most at
-    one of the two ends.
+    Args:
+        config: the whole configuration.
+        shape: the backbone.
+        hardware: the GPUs.
+        row_length: mean encoder positions of a row with the prompt, for FLOPs and traffic (default: the greatest). Memory is
+            that of the lengths that need most.
     """
-    return min(config.prompt.length + SHORTEST_TEXT, config.tasks.max_length), config.tasks.max_length
 
+    def __init__(self, config: Config, shape: Shape, hardware: Hardware, row_length: int | None = None) -> None:
+        self.config, self.shape, self.hardware = config, shape, hardware
+        self.row_length = row_length or config.tasks.max_length
+        self.element = 2 if config.backbone.dtype == "bfloat16" else 4
+        self.weights = t5.count_weights(shape)
+        self.loads = loads_of(config)
+        greatest = config.tasks.max_length
+        # Under one token budget a pass needs `rows * (a * width + b * width**2 + c)` bytes, `rows = budget / width`: most at
+        # one end or the other.
+        self._widths = (min(config.prompt.length + SHORTEST_TEXT, greatest), greatest)
 
-def _pass_bytes(costs: Costs, setting: Setting, load: PassLoad) -> int:
-    """Return what a pass holds at its peak, whatever the lengths of its rows."""
-    num_rows = load.rows * setting.tasks_per_rank
-    rows = {width: _rows_per_microbatch(setting.max_tokens, load, width, num_rows) for width in _widths(costs.config)}
-    return int(max(_memory_line(costs, setting, load, width).bytes_for(rows[width]) for width in rows))
+    def estimate(self, setting: Setting) -> Estimate:
+        """Work out one meta-step under these settings."""
+        size, shape, hardware = setting.shard_size, self.shape, self.hardware
+        parameters = self.weights.total * self.element / size
+        prompt = 4 * self.config.prompt.length * shape.config.d_model
+        trained = prompt + self._regularizer_bytes()
+        state = COPIES * trained + TASK_TENSORS * setting.tasks * prompt
+        at_end = state + (COPIES_AT_END - COPIES) * trained
+        activations = max(self._pass_bytes(setting, load) for load in self.loads)
+        microbatches = sum(
+            load.repeats * math.ceil(rows_per_rank(setting, load) / self._rows(setting, load, self.row_length))
+            for load in self.loads
+        )
+        # A micro-batch gathers each block in the forward and again in the backward pass, and embeddings and head once.
+        num_blocks = shape.config.num_layers + shape.config.num_decoder_layers
+        gathers = microbatches * (2 * num_blocks + 1) * (size > 1)
+        weights = 2 * self.weights.total - self.weights.root
+        gathered = microbatches * weights * self.element * (size - 1) / size
+        flops = sum(
+            load.repeats * rows_per_rank(setting, load) * t5.row_flops(shape, self.row_length, self._pass(setting, load))
+            for load in self.loads
+        )
+        # A pass ends with one all-reduce of each task's gradient, pooled state, and a few numbers.
+        num_passes, reduced = sum(load.repeats for load in self.loads), setting.tasks * (prompt + 4 * shape.config.d_model)
+        return Estimate(
+            setting=setting,
+            parameters=parameters,
+            activations=activations,
+            peak=parameters + max(state + activations, at_end),
+            largest_budget=self._largest_budget(setting, hardware.usable - parameters - state),
+            useful_budget=self._useful_budget(setting),
+            gathers=gathers,
+            gathered=gathered,
+            flops=flops,
+            compute_seconds=flops / hardware.flops,
+            gather_seconds=hardware.gather_seconds(gathered, gathers, size),
+            all_reduce_seconds=num_passes * hardware.all_reduce_seconds(reduced, setting.gpus),
+        )
 
+    def fits(self, found: Estimate) -> bool:
+        """Return whether a rank's peak leaves the reserve free."""
+        return found.peak <= self.hardware.usable
 
-def _memory_line(costs: Costs, setting: Setting, load: PassLoad, width: int) -> MemoryLine:
-    checkpointing = setting.checkpointing
-    return costs.memory(mixed=load.mixed, width=width, sharded=setting.shard_size > 1, checkpointing=checkpointing)
+    def _regularizer_bytes(self) -> int:
+        """Return the bytes of phi in float32: low-rank layers of 2dr + d, and the gate's m(d + 2) + 1 (METHOD section 4)."""
+        settings, d = self.config.regularizer, self.shape.config.d_model
+        if not settings.enabled or self.config.meta.algorithm == "multitask":
+            return 0
+        layer = 2 * d * min(settings.rank, d) + d
+        return int(4 * ((settings.hidden_layers + 1) * layer + settings.gate_hidden * (d + 2) + 1))
 
+    def _pass(self, setting: Setting, load: Load) -> t5.Pass:
+        return t5.Pass(load.mixed, setting.checkpointing, self.element, self.config.backbone.dropout > 0)
 
-def _largest_budget(costs: Costs, setting: Setting, num_bytes: int) -> int:
-    """Return the largest token budget whose passes fit into `num_bytes`; 0 where a single row does not.
+    def _rows(self, setting: Setting, load: Load, width: int) -> int:
+        """Return the rows of the largest micro-batch."""
+        return min(rows_per_rank(setting, load), max(1, setting.max_tokens // (width * (1 + load.mixed))))
 
-    It is one of whole rows of the greatest length; shorter rows set no limit where all of a pass fit at once.
-    """
-    length, budgets = costs.config.tasks.max_length, []
-    for load in pass_loads(costs.config):
-        for width in _widths(costs.config):
-            rows = _memory_line(costs, setting, load, width).rows_within(num_bytes)
-            if rows == 0:
-                return 0
-            if width == length or rows < load.rows * setting.tasks_per_rank:
-                budgets.append(rows * width * (1 + load.mixed))
-    return max(length, min(budgets) // length * length)
+    def _pass_bytes(self, setting: Setting, load: Load) -> int:
+        """Return what a pass holds at its peak, whatever the lengths of its rows; gathered weights are part of it."""
+        gathered = (self.weights.root + GATHERED_BLOCKS * self.weights.decoder_block) * self.element
+        one = self._pass(setting, load)
+        rows = max(self._rows(setting, load, width) * t5.peak_bytes(self.shape, width, one) for width in self._widths)
+        return rows + (gathered if setting.shard_size > 1 else 0)
 
+    def _useful_budget(self, setting: Setting) -> int:
+        longest = self.config.tasks.max_length
+        return max(rows_per_rank(setting, load) * longest * (1 + load.mixed) for load in self.loads)
 
-def _useful_budget(config: Config, setting: Setting) -> int:
-    """Return the token budget beyond which nothing changes: each pass is one micro-batch."""
-    length = config.tasks.max_length
-    return max(load.rows * setting.tasks_per_rank * length * (1 + load.mixed) for load in pass_loads(config))
+    def _largest_budget(self, setting: Setting, num_bytes: float) -> int:
+        """Return the largest token budget, in rows of the greatest length, whose passes fit into `num_bytes`; 0 if none."""
+        longest = self.config.tasks.max_length
+        budgets = range(longest, self._useful_budget(setting) + 1, longest)
 
+        def need(budget: int) -> int:
+            return max(self._pass_bytes(replace(setting, max_tokens=budget), load) for load in self.loads)
 
-def _num_microbatches(config: Config, setting: Setting, length: int) -> int:
-    total = 0
-    for load in pass_loads(config):
-        num_rows = load.rows * setting.tasks_per_rank
-        total += load.repeats * math.ceil(num_rows / _rows_per_microbatch(setting.max_tokens, load, length, num_rows))
-    return total
-
-
-def _gathers_per_microbatch(costs: Costs, setting: Setting) -> int:
-    """Count all-gathers: each block's in the forward and again in the backward pass, and the root's (embeddings, head).
-
-    The root stays gathered in between.
-    """
-    if setting.shard_size == 1:
-        return 0
-    return costs.num_blocks * _gathers_per_block() + 1
-
-
-def _gathered_per_microbatch(costs: Costs, setting: Setting) -> int:
-    """Return the bytes that a rank receives from others."""
-    size = setting.shard_size
-    root = costs.parameter_bytes(size) - costs.block_bytes(size)
-    return (size - 1) * (root + _gathers_per_block() * costs.block_bytes(size))
-
-
-def _gathers_per_block() -> int:
-    return 2
-
-
-def _flops(costs: Costs, setting: Setting, length: int) -> float:
-    return setting.tasks_per_rank * sum(
-        load.repeats * load.rows * costs.flops(mixed=load.mixed, width=length, checkpointing=setting.checkpointing)
-        for load in pass_loads(costs.config)
-    )
-
-
-def _prompt_bytes(costs: Costs) -> int:
-    return 4 * costs.config.prompt.length * int(costs.shape.config.d_model)
-
-
-def _gradient_bytes(costs: Costs) -> int:
-    return costs.regularizer_bytes + _prompt_bytes(costs)
-
-
-def _state_bytes(costs: Costs, setting: Setting) -> tuple[int, int]:
-    """Return the bytes of prompt, regularizer, optimizers and tasks during the passes, and at the step's end."""
-    tasks = TASK_TENSORS * setting.tasks_per_rank * _prompt_bytes(costs)
-    own = _gradient_bytes(costs)
-    return REGULARIZER_COPIES * own + tasks, PEAK_REGULARIZER_COPIES * own + tasks
+        return longest * bisect_right(budgets, num_bytes, key=need)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from supmer.errors import UserError
+from supmer.errors import setting_error
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,12 @@ class Hardware:
 
     Attributes:
         memory: bytes of one GPU.
-        reserve: bytes of it that tensors cannot have (CUDA context, buffers of NCCL, fragments).
+        reserve: bytes of `memory` that tensors cannot have (CUDA context, NCCL's buffers, fragments).
         flops: FLOP/s of one GPU.
         bandwidth: bytes/s that a GPU receives from the others of its node.
         network: bytes/s that a node receives from other nodes.
         gpus_per_node: GPUs of one node.
-        latency: seconds that a collective takes per doubling of its ranks, besides its bytes.
+        latency: seconds that a collective takes for each doubling of its ranks, besides its bytes.
     """
 
     memory: int
@@ -40,7 +40,7 @@ class Hardware:
     def gather_seconds(self, num_bytes: float, num_gathers: float, size: int) -> float:
         """Return the least time of all-gathers over `size` ranks that bring each rank `num_bytes` in all.
 
-        Ranks form a ring, node after node, so each node's connection carries what every rank receives.
+        The ranks form a ring, node after node, so each node's connection carries what every rank receives.
         """
         if size == 1:
             return 0.0
@@ -53,25 +53,21 @@ class Hardware:
 
 
 def parse_units(option: str, value: str) -> float:
-    """Read a positive number, plain (`1e14`) or with a unit (`24GiB`, `25GB`, `120T`).
-
-    Raises:
-        UserError: it is neither.
-    """
+    """Read a number that is not negative, plain (`1e14`) or with a unit (`24GiB`, `25GB`, `120T`); else UserError."""
     try:
         number = float(value)
     except ValueError:
         try:
             number = float(TypeAdapter(ByteSize).validate_python(value))
-        except ValidationError as error:
-            raise UserError(f"{option} {value}: must be a number, with a unit or without, such as 24GiB or 120T") from error
+        except ValidationError:
+            number = math.nan
     if not 0 <= number < math.inf:
-        raise UserError(f"{option} {value}: must not be negative or infinite")
+        raise setting_error(option, value, "must be a number of at least 0, with a unit or without, such as 24GiB or 120T")
     return number
 
 
 def parse_count(option: str, value: str) -> int:
-    """Read a whole number of at least 1; UserError if it is none."""
+    """Read a whole number of at least 1; else UserError."""
     if not value.isdecimal() or int(value) < 1:
-        raise UserError(f"{option} {value}: must be a whole number of at least 1")
+        raise setting_error(option, value, "must be a whole number of at least 1")
     return int(value)

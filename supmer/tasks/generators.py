@@ -1,4 +1,4 @@
-"""The five self-supervised task kinds as pure functions of (random generator, units) (section 2).
+"""The self-supervised task kinds, five published and one of our own, as pure functions of (generator, units) (section 2).
 
 A generator makes one set of rows (support, query or augmentation) with balanced labels in random order. It takes anchors
 in the order of the pool, each once, and passes over units that lack a neighbour the row needs. Other sentences of the
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from supmer.config import TaskKind
+from supmer.corpus.topics import TopicWord
 from supmer.corpus.unit import Unit, UnitKey
 from supmer.tasks.episode import Example
-from supmer.tasks.rows import RowLimits, Segment, choice_row, cluster_row, pair_row
+from supmer.tasks.rows import RowLimits, Segment, choice_row, cluster_row, pair_row, topic_row
 from supmer.tasks.vocabulary import TaskVocabulary
 
 YES, NO, MAYBE = 0, 1, 2
@@ -34,12 +35,15 @@ class UnitPool:
     """Units that one set is made from, in random order.
 
     `units` belong to `clusters`, the domain: one cluster, or for `scc` the classes in the order of their letters.
-    `others` belong to other clusters (needed by `scsp` and `scss`).
+    `others` belong to other clusters (needed by `scsp` and `scss`). `topics` are the words of `clusters` and `ending` what
+    asks for them (needed by `ctw`).
     """
 
     clusters: tuple[int, ...]
     units: Sequence[Unit]
     others: Sequence[Unit] = ()
+    topics: tuple[TopicWord, ...] = ()
+    ending: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,12 +128,25 @@ def cluster_classes(rng: np.random.Generator, pool: UnitPool, vocabulary: TaskVo
     return rows
 
 
+def topic_words(rng: np.random.Generator, pool: UnitPool, vocabulary: TaskVocabulary, shape: SetShape) -> list[Example]:
+    """`ctw`: the word of the sentence's cluster; no sentence holds one of the words, which could be copied."""
+    sentences = list(pool.units)
+    words = frozenset(form for topic in pool.topics for form in topic.forms)
+    rows = []
+    for label in balanced_labels(rng, shape.num_rows, len(pool.clusters)):
+        sentence = _take_anchor(sentences, _of_cluster_without(pool.clusters[label], words))
+        fixed = vocabulary.topic_endings[pool.ending]
+        rows.append(topic_row(_itself(sentence), pool.topics[label].token, label, fixed, vocabulary, shape.limits))
+    return rows
+
+
 GENERATORS: dict[TaskKind, Generator] = {
     "nsp": next_sentence_pairs,
     "nss": next_sentence_choices,
     "scsp": same_cluster_pairs,
     "scss": same_cluster_choices,
     "scc": cluster_classes,
+    "ctw": topic_words,
 }
 
 
@@ -201,6 +218,10 @@ def _other_than(anchor: Unit) -> UnitTest:
 
 def _of_cluster(cluster: int) -> UnitTest:
     return lambda unit: unit.cluster == cluster
+
+
+def _of_cluster_without(cluster: int, tokens: frozenset[int]) -> UnitTest:
+    return lambda unit: unit.cluster == cluster and tokens.isdisjoint(unit.tokens.tolist())
 
 
 def _itself(unit: Unit) -> Segment:

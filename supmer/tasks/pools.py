@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from supmer.config import TaskKind, TasksConfig
-from supmer.corpus.manifest import Split
+from supmer.corpus.topics import TopicWord
 from supmer.corpus.unit import Unit, UnitKey
 from supmer.tasks.disjoint import itself, split_disjoint, with_neighbours
 from supmer.tasks.generators import UnitPool
+
+if TYPE_CHECKING:  # reads files, by pyarrow
+    from supmer.corpus.manifest import Split
 
 MAX_OTHER_CLUSTERS = 8
 """Clusters that the wrong sentences of an episode's `scsp` and `scss` rows come from: bounds the reads of an episode."""
@@ -28,40 +31,49 @@ class UnitStore(Protocol):
     def size(self, split: Split, cluster: int) -> int:
         """Return the number of units of the cluster in the split."""
 
+    def topic_words(self, cluster: int) -> Sequence[TopicWord]:
+        """Return the words that label the cluster in `ctw`, none if it has none of its own."""
+
     def sample_units(self, split: Split, cluster: int, rng: np.random.Generator, count: int) -> list[Unit]:
         """Return `count` different units drawn with `rng`, or all of the cluster where it has fewer."""
 
 
 @dataclass(frozen=True)
 class KindNeeds:
-    """Units that one row of a kind takes from its domain and from other clusters, and clusters of a domain."""
+    """Units that one row of a kind takes from its domain and from other clusters, and clusters of a domain.
+
+    `neighbours`: a row shows units next to its own. `words`: clusters need topic words.
+    """
 
     units_per_row: float
     others_per_row: float = 0.0
     num_clusters: int = 1
     neighbours: bool = False
+    words: bool = False
 
 
-def kind_needs(kind: TaskKind, tasks: TasksConfig) -> KindNeeds:
+def kind_needs(kind: TaskKind, tasks: TasksConfig, num_options: int) -> KindNeeds:
     """Return what a kind needs; the units are those that make all sentences of a set different."""
     needs: dict[TaskKind, KindNeeds] = {
         "nsp": KindNeeds(units_per_row=4 / 3, neighbours=True),
-        "nss": KindNeeds(units_per_row=tasks.num_options_nss - 1, neighbours=True),
+        "nss": KindNeeds(units_per_row=max(2, num_options - 1), neighbours=True),
         "scsp": KindNeeds(units_per_row=1.5, others_per_row=0.5),
         "scss": KindNeeds(units_per_row=2, others_per_row=tasks.num_options - 1),
         "scc": KindNeeds(units_per_row=1, num_clusters=tasks.num_options),
+        "ctw": KindNeeds(units_per_row=1.5, num_clusters=tasks.num_topics, words=True),
     }
     return needs[kind]
 
 
 @dataclass(frozen=True)
 class PoolDraw:
-    """Draws of one episode: one kind, one split (and the sizes of its clusters), one random generator."""
+    """Draws of one episode: one kind, split (with the sizes of its clusters), number of options and random generator."""
 
     store: UnitStore
     split: Split
     sizes: Mapping[int, int]
     needs: KindNeeds
+    num_options: int
     rng: np.random.Generator
 
     def domains(self, set_sizes: Sequence[int], other_than: Collection[int]) -> Iterator[tuple[int, ...]]:

@@ -27,10 +27,11 @@ class Segment(NamedTuple):
 
 
 def pair_row(first: Segment, second: Segment, label: int, vocabulary: TaskVocabulary, limits: RowLimits) -> Example:
-    """Return ``A <X> B``."""
-    left, right = share_room([first.tokens, second.tokens], limits.max_input_tokens - 1)
-    sentinel = np.array([vocabulary.first_sentinel], dtype=np.int32)
-    return _text_row([left, sentinel, right], vocabulary.pair_targets[label], label, (first, second))
+    """Return ``A <X> B``, or for a decoder-only model ``A / B / The answer is`` in three lines."""
+    fixed = (vocabulary.start, vocabulary.pair_middle, vocabulary.pair_end)
+    left, right = share_room([first.tokens, second.tokens], limits.max_input_tokens - sum(map(len, fixed)))
+    parts = [vocabulary.start, left, vocabulary.pair_middle, right, vocabulary.pair_end]
+    return _text_row(parts, vocabulary.pair_targets[label], label, (first, second))
 
 
 def choice_row(
@@ -40,7 +41,7 @@ def choice_row(
     cut = [option.tokens[: limits.max_option_tokens] for option in options]
     room = limits.max_input_tokens - vocabulary.question_tokens(len(options))
     question, *choices = share_room([anchor.tokens, *cut], room)
-    parts = [question, vocabulary.question_mark]
+    parts = [vocabulary.start, question, vocabulary.question_mark]
     for mark, choice in zip(vocabulary.letter_marks, choices, strict=False):
         parts += [mark, choice, vocabulary.full_stop]
     parts.append(vocabulary.ending)
@@ -52,9 +53,9 @@ def cluster_row(
 ) -> Example:
     """Return ``S ? A. [c_a] . B. [c_b] . ... ? The correct one is <X>``, each ``[c_i]`` one centroid position."""
     room = limits.max_input_tokens - vocabulary.question_tokens(len(clusters)) - len(clusters)
-    parts = [sentence.tokens[:room], vocabulary.question_mark]
+    parts = [vocabulary.start, sentence.tokens[:room], vocabulary.question_mark]
     placeholder = np.array([vocabulary.placeholder], dtype=np.int32)
-    position = len(parts[0]) + len(parts[1])
+    position = sum(map(len, parts))
     positions = []
     for mark, _ in zip(vocabulary.letter_marks, clusters, strict=False):
         positions.append(position + len(mark))
@@ -64,6 +65,15 @@ def cluster_row(
     example = _text_row(parts, vocabulary.letter_targets[label], label, (sentence,))
     example.centroid_ids[positions] = clusters
     return example
+
+
+def topic_row(
+    sentence: Segment, topic: int, label: int, fixed: TokenIds, vocabulary: TaskVocabulary, limits: RowLimits
+) -> Example:
+    """Return ``S This is about <X>``, whose label is the token `topic`; `fixed` is what stands behind the sentence."""
+    room = limits.max_input_tokens - len(vocabulary.start) - len(fixed)
+    target = np.concatenate([vocabulary.label_start, np.array([topic], dtype=np.int32), vocabulary.label_end])
+    return _text_row([vocabulary.start, sentence.tokens[:room], fixed], target, label, (sentence,))
 
 
 def share_room(texts: Sequence[TokenIds], room: int) -> list[TokenIds]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from supmer.config import TASK_KINDS, Config, TaskKind
-from supmer.corpus.manifest import Split
+from supmer.corpus.topics import TopicWord
 from supmer.corpus.unit import UnitKey
 from supmer.errors import UserError
 from supmer.tasks.episode import Episode, Example
@@ -15,6 +17,9 @@ from supmer.tasks.generators import GENERATORS, NotEnoughUnits, SetShape
 from supmer.tasks.pools import PoolDraw, UnitStore, kind_needs
 from supmer.tasks.rows import RowLimits
 from supmer.tasks.vocabulary import TaskVocabulary
+
+if TYPE_CHECKING:  # reads files, by pyarrow
+    from supmer.corpus.manifest import Split
 
 SPLIT_KEYS: dict[Split, int] = {"train": 0, "validation": 1}
 KIND_STREAM, EPISODE_STREAM, VALIDATION_STREAM = 0, 1, 2
@@ -39,7 +44,8 @@ class EpisodeSampler:
         self._tasks = config.tasks
         self._limits = RowLimits(config.max_input_tokens, config.tasks.max_option_tokens)
         for setting in _option_settings(self._tasks.kinds):
-            _check_options(setting, getattr(self._tasks, setting), vocabulary, config.max_input_tokens)
+            most = self._tasks.range_nss[1] if setting == "num_options_nss" else self._tasks.num_options
+            _check_options(setting, most, vocabulary, config.max_input_tokens)
 
     def kind(self, step: int, split: Split = "train") -> TaskKind:
         """Return the kind of all episodes of a meta-step."""
@@ -68,7 +74,12 @@ class EpisodeSampler:
         return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=stream))
 
     def _draw_episode(self, kind: TaskKind, split: Split, rng: np.random.Generator, step: int, slot: int) -> Episode:
-        draw = PoolDraw(self._store, split, self._sizes[split], kind_needs(kind, self._tasks), rng)
+        num_options = self._num_options(kind, rng)
+        needs, able = kind_needs(kind, self._tasks, num_options), self._sizes[split]
+        if needs.words:
+            able = {cluster: size for cluster, size in able.items() if self._store.topic_words(cluster)}
+            needs = replace(needs, num_clusters=int(rng.integers(2, needs.num_clusters + 1)))
+        draw = PoolDraw(self._store, split, able, needs, num_options, rng)
         sizes = (self._tasks.num_support, self._tasks.num_query)
         clusters, (support, query) = self._draw_sets(kind, draw, sizes)
         shown = frozenset().union(*(row.sources for row in support + query))
@@ -94,11 +105,14 @@ class EpisodeSampler:
     ) -> tuple[tuple[int, ...], list[tuple[Example, ...]]]:
         """Return a domain and its sets. Clusters that turn out unable to fill them are passed over."""
         for clusters in draw.domains(set_sizes, other_than):
+            topics, ending = self._draw_words(draw, clusters) if draw.needs.words else ((), 0)
             for overdraw in OVERDRAW:
-                pools = draw.pools(clusters, set_sizes, taken, overdraw)
+                pools = [replace(x, topics=topics, ending=ending) for x in draw.pools(clusters, set_sizes, taken, overdraw)]
                 try:
                     rows = [
-                        GENERATORS[kind](draw.rng, pool, self._vocabulary, self._shape(kind, num_rows))
+                        GENERATORS[kind](
+                            draw.rng, pool, self._vocabulary, SetShape(num_rows, draw.num_options, self._limits)
+                        )
                         for pool, num_rows in zip(pools, set_sizes, strict=True)
                     ]
                 except NotEnoughUnits:
@@ -106,14 +120,21 @@ class EpisodeSampler:
                 return clusters, [tuple(one_set) for one_set in rows]
         raise UserError(self._cannot_host(kind, draw))
 
-    def _shape(self, kind: TaskKind, num_rows: int) -> SetShape:
-        num_options = self._tasks.num_options_nss if kind == "nss" else self._tasks.num_options
-        return SetShape(num_rows, num_options, self._limits)
+    def _draw_words(self, draw: PoolDraw, clusters: Sequence[int]) -> tuple[tuple[TopicWord, ...], int]:
+        """Return one of the words of each cluster, and the number of what asks for them."""
+        listed = [self._store.topic_words(cluster) for cluster in clusters]
+        topics = tuple(words[int(draw.rng.integers(len(words)))] for words in listed)
+        return topics, int(draw.rng.integers(len(self._vocabulary.topic_endings)))
+
+    def _num_options(self, kind: TaskKind, rng: np.random.Generator) -> int:
+        fewest, most = self._tasks.range_nss if kind == "nss" else (self._tasks.num_options, self._tasks.num_options)
+        return fewest if fewest == most else int(rng.integers(fewest, most + 1))
 
     def _cannot_host(self, kind: TaskKind, draw: PoolDraw) -> str:
         needs, sizes = draw.needs, sorted(draw.sizes.values(), reverse=True)
         num_units = -(-(self._tasks.num_support + self._tasks.num_query) // needs.num_clusters)
         neighbours = " with neighbours, from several documents" if needs.neighbours else ""
+        neighbours += " and topic words of their own" if needs.words else ""
         return (
             f"tasks.kinds={','.join(self._tasks.kinds)}: the store's {draw.split} split cannot make an episode of {kind}, "
             f"which takes {2 * needs.num_clusters} clusters, {needs.num_clusters} of them with {num_units} or more units"

@@ -1,7 +1,7 @@
 """Checkpoints: a folder with `state.safetensors` and, written last, `checkpoint.json`.
 
 The state is a flat dict of tensors (prompt, regularizer, optimizers, curriculum, cursor); the frozen backbone is never in
-it. `checkpoint.json` tells the format version, the step, what the state belongs to (settings, backbone, store) and the
+it. `checkpoint.json` holds the format version, the step, what the state belongs to (settings, backbone, store) and the
 SHA-256 of the state; a digest over these entries guards the file itself. A checkpoint is whole exactly when all of this
 agrees, so a write that was cut off at any moment, or a flipped bit, is recognized. `docs/run_directory.md` describes the
 format and its versions.
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from supmer import storage
 from supmer.errors import UserError
-from supmer.train.job import Origin
+from supmer.train.run_dir import Origin
 
 logger = logging.getLogger(__name__)
 
@@ -156,21 +156,35 @@ def new_name(taken: Collection[str], step: int) -> str:
 def find_newest(
     checkpoints: str, warn: Callable[[str], None] = logger.warning, max_step: float = float("inf")
 ) -> str | None:
-    """Return the name of the newest whole checkpoint of at most `max_step`; `warn` is told of each damaged one passed."""
+    """Return the name of the newest whole checkpoint of at most `max_step`, with a line to `warn` for each damaged one."""
     names = (name for name in newest_first(checkpoints) if _order(name)[0] <= max_step)
     return next((name for name in names if _is_whole(storage.join(checkpoints, name), warn)), None)
 
 
+def newest_origin(checkpoints: str) -> Origin | None:
+    """Return what the newest whole checkpoint belongs to, None where there is no checkpoint."""
+    newest = read_newest_manifest(checkpoints)
+    return newest.origin if newest else None
+
+
+def read_newest_manifest(checkpoints: str) -> Manifest | None:
+    """Read the manifest of the newest whole checkpoint, None where there is no checkpoint."""
+    name = find_newest(checkpoints)
+    return None if name is None else read_manifest(storage.join(checkpoints, name))
+
+
 def newest_first(checkpoints: str) -> list[str]:
     """Return the names of all checkpoint folders, whole or not, by step and attempt."""
-    return sorted(_names(checkpoints), key=_order, reverse=True)
+    _, root = storage.resolve(checkpoints)
+    folders = {info.path.removeprefix(root).strip("/").split("/")[0] for info in storage.list_files(checkpoints)}
+    return sorted((name for name in folders if _NAME.fullmatch(name)), key=_order, reverse=True)
 
 
 class KeptCheckpoints:
     """The folders that stay: the newest `keep` whole checkpoints, and the one with the lowest validation loss.
 
     What is already there is read and checked once, with a warning for each damaged one that is newer than a whole one;
-    all else is deleted, then and whenever `add` tells of another.
+    all else is deleted, then and at each `add`.
     """
 
     def __init__(self, checkpoints: str, keep: int) -> None:
@@ -217,12 +231,6 @@ def _is_whole(folder: str, warn: Callable[[str], None]) -> bool:
         warn(f"passing over a damaged checkpoint: {error}")
         return False
     return True
-
-
-def _names(checkpoints: str) -> list[str]:
-    _, root = storage.resolve(checkpoints)
-    folders = {info.path.removeprefix(root).strip("/").split("/")[0] for info in storage.list_files(checkpoints)}
-    return [name for name in folders if _NAME.fullmatch(name)]
 
 
 def _order(name: str) -> tuple[int, int]:

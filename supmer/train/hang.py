@@ -1,7 +1,9 @@
-"""A process that stands still says where, and ends, so that its run can go on from the newest checkpoint.
+"""A process that hangs says where, and ends, so that its run can go on from the newest checkpoint.
 
 A collective that never returns cannot be interrupted from Python, and waits for a rank that may be anywhere. So each rank
-has a watch of its own: ranks work in lockstep, and when one of them stands still, the watches of all go off together.
+has a watch of its own: ranks work in lockstep, and when one of them hangs, the watches of all go off together. The
+standard library's `faulthandler.dump_traceback_later` would write to a log file of each worker, and end the first rank
+before the others have written; here the user reads one line for each rank.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 from typing_extensions import Self
 
@@ -21,22 +22,22 @@ EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: another attempt may succeed."""
 
 SECONDS_FOR_OTHERS = 3.0
-"""Time between telling and ending, in which the other ranks tell too: the first to end makes Ray end them all."""
+"""Time between report and end, in which the other ranks report too: the first to end makes Ray end them all."""
 
 NUM_FRAMES = 6
 
 
 class HangWatch:
-    """While entered, ends this process when `beat` is not called for `seconds`, after telling where the thread stands.
+    """While entered, ends this process when `beat` is not called for `seconds`, after a report of where the thread hangs.
 
     Args:
         seconds: the longest time from one beat to the next.
-        tell: takes one line that says where; it is called in the watch's own thread.
+        report: takes one line that says where; it is called in the watch's own thread.
     """
 
-    def __init__(self, seconds: float, tell: Callable[[str], None]) -> None:
+    def __init__(self, seconds: float, report: Callable[[str], None]) -> None:
         self._seconds = seconds
-        self._tell = tell
+        self._report = report
         self._watched = threading.get_ident()
         self._last_beat = time.monotonic()
         self._left = threading.Event()
@@ -49,16 +50,14 @@ class HangWatch:
         threading.Thread(target=self._watch, name="hang-watch", daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._left.set()
 
     def _watch(self) -> None:
         while (left := self._last_beat + self._seconds - time.monotonic()) > 0:
             if self._left.wait(left):
                 return
-        self._tell(f"nothing was finished for {self._seconds:g} s, in {where(self._watched)}")
+        self._report(f"nothing was finished for {self._seconds:g} s, in {where(self._watched)}")
         if not self._left.wait(SECONDS_FOR_OTHERS):
             os._exit(EXIT_CODE)
 

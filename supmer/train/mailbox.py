@@ -1,6 +1,7 @@
-"""The post between the first worker and the driver: figures and notes one way, the wish to stop the other.
+"""What the driver and the workers send each other: the job to the workers, records, notes and mistakes back.
 
-`ray.train.report` is a barrier over all ranks and therefore kept for checkpoints and validations; this is not.
+`ray.train.report` is a barrier over all ranks, so it is kept for checkpoints and validations; the mailbox is none. Ray's own
+processes hold jobs and messages too and have no use for torch, so nothing here imports it.
 """
 
 from __future__ import annotations
@@ -14,19 +15,25 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from supmer.config import Config
 from supmer.errors import UserError
-from supmer.train.metrics import MetricsRow
+from supmer.meta.record import StepRecord
+from supmer.train.run_dir import Origin, RunDirectory
 
 logger = logging.getLogger(__name__)
 
-SECONDS_BETWEEN_LETTERS = 0.5
+SECONDS_BETWEEN_MESSAGES = 0.5
 
 
 @dataclass(frozen=True)
-class Progress:
-    """A row of metrics that was recorded."""
+class Job:
+    """One run: its settings, where it is kept, what it learns from, and the mailbox that reaches the driver."""
 
-    row: MetricsRow
+    config: Config
+    directory: RunDirectory
+    store_uri: str
+    origin: Origin
+    mailbox: Any
 
 
 @dataclass(frozen=True)
@@ -38,13 +45,14 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A mistake that only the user can mend; starting the workers again would not help."""
+class Stage:
+    """What a worker does from now on, where that may take long."""
 
-    error: UserError
+    text: str
 
 
-Event = Progress | Note | Failure
+Event = StepRecord | Note | Stage | UserError
+"""A UserError is a mistake that only the user can mend: starting the workers again would not help."""
 
 
 class MailboxActor:
@@ -57,11 +65,11 @@ class MailboxActor:
     def post(self, events: list[Event]) -> bool:
         """Take events; return whether the run is asked to stop."""
         self._events += events
-        self._failed |= any(isinstance(event, Failure) for event in events)
+        self._failed |= any(isinstance(event, UserError) for event in events)
         return self._stop
 
     def has_failed(self) -> bool:
-        """Tell whether a mistake was posted that ends the run: workers that Ray starts again have nothing to do."""
+        """Return whether a mistake was posted that ends the run: workers that Ray starts again then have nothing to do."""
         return self._failed
 
     def collect(self) -> list[Event]:
@@ -79,8 +87,8 @@ def open_mailbox() -> Any:
     return ray.remote(num_cpus=0, scheduling_strategy=here)(MailboxActor).remote()
 
 
-class Correspondent:
-    """The worker's side: posts in batches and does not wait, except where a method says so."""
+class Reporter:
+    """A worker's side of the mailbox: sends in batches and does not wait, except where a method says so."""
 
     def __init__(self, mailbox: Any) -> None:
         self._mailbox = mailbox
@@ -89,15 +97,21 @@ class Correspondent:
         self._sent_at = float("-inf")
         self.stop_requested = False
 
-    def post(self, event: Event) -> None:
+    def send(self, event: Event) -> None:
         self._waiting.append(event)
-        self._exchange()
+        self._take_answer(timeout=0)
+        if self._sent is None and time.monotonic() - self._sent_at >= SECONDS_BETWEEN_MESSAGES:
+            self._send()
+
+    def begin(self, stage: str) -> None:
+        """Say at once what begins and may take long."""
+        self._mailbox.post.remote([Stage(stage)])
 
     def warn(self, text: str) -> None:
-        self.post(Note(text, is_warning=True))
+        self.send(Note(text, is_warning=True))
 
     def warn_at_once(self, text: str) -> None:
-        """Post a warning past those that wait, and wait until it has arrived; may be called in any thread."""
+        """Send a warning before all that waits, and wait until it has arrived; may be called in any thread."""
         ray.wait([self._mailbox.post.remote([Note(text, is_warning=True)])], timeout=10)
 
     def flush(self) -> None:
@@ -105,12 +119,6 @@ class Correspondent:
         self._take_answer(timeout=10)
         self._send()
         self._take_answer(timeout=10)
-
-    def _exchange(self) -> None:
-        if self._sent is not None:
-            self._take_answer(timeout=0)
-        if self._sent is None and time.monotonic() - self._sent_at >= SECONDS_BETWEEN_LETTERS:
-            self._send()
 
     def _send(self) -> None:
         self._sent, self._sent_at = self._mailbox.post.remote(self._waiting), time.monotonic()

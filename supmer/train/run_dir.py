@@ -1,75 +1,42 @@
-"""The run directory ``<run.dir>/<run.name>/`` and the settings it is bound to."""
+"""The run directory ``<run.dir>/<run.name>/``, the settings it is bound to, and what its checkpoints belong to."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import posixpath
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict
 
 from supmer import storage
-from supmer.cli import to_yaml, validate
+from supmer.backbone.identity import backbone_identity
 from supmer.config import Config
-from supmer.errors import UserError
+from supmer.config.effects import RUN_EFFECTS, digest, settings_that_affect
+from supmer.config.load import to_yaml, validate, with_settings
+from supmer.config.scalars import parse_yaml
+from supmer.corpus.manifest import read_manifest
+from supmer.errors import UserError, setting_error
 from supmer.sole_job import sole_job
 
-FREE_SETTINGS = (
-    "run.dir",
-    "run.name",
-    "run.on_conflict",
-    "backbone.cache_dir",
-    "backbone.gradient_checkpointing",
-    "corpus.store_dir",
-    "corpus.embedders",
-    "corpus.embed_batch_tokens",
-    "train",
-    "fewshot",
-    "tune.num_trials",
-    "tune.max_concurrent",
-    "tune.max_retries",
-    "tune.stall_seconds",
-    "log",
-)
-"""Settings and sections that may change between the parts of one run: they say where and how fast, not what."""
 
-
-@dataclass(frozen=True)
 class RunDirectory:
-    """Paths in a run directory; `uri` is absolute."""
+    """Paths in a run directory; `uri` is absolute, and `trials` the ledger that a sweep has in place of metrics."""
 
-    uri: str
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.config = storage.join(uri, "config.yaml")
+        self.metrics = storage.join(uri, "metrics.jsonl")
+        self.trials = storage.join(uri, "trials.jsonl")
+        self.prompt = storage.join(uri, "prompt.safetensors")
+        self.regularizer = storage.join(uri, "regularizer.safetensors")
+        self.report = storage.join(uri, "report.html")
+        self.checkpoints = storage.join(uri, "checkpoints")
 
-    @property
-    def config(self) -> str:
-        return storage.join(self.uri, "config.yaml")
 
-    @property
-    def metrics(self) -> str:
-        return storage.join(self.uri, "metrics.jsonl")
-
-    @property
-    def trials(self) -> str:
-        """The ledger that a sweep has in place of metrics."""
-        return storage.join(self.uri, "trials.jsonl")
-
-    @property
-    def prompt(self) -> str:
-        return storage.join(self.uri, "prompt.safetensors")
-
-    @property
-    def regularizer(self) -> str:
-        return storage.join(self.uri, "regularizer.safetensors")
-
-    @property
-    def report(self) -> str:
-        return storage.join(self.uri, "report.html")
-
-    @property
-    def checkpoints(self) -> str:
-        return storage.join(self.uri, "checkpoints")
+def find_sweep(directory: RunDirectory) -> RunDirectory | None:
+    """Return the run directory of the sweep that a run is a trial of."""
+    sweep = RunDirectory(posixpath.dirname(posixpath.dirname(directory.uri)))
+    return sweep if storage.exists(sweep.trials) else None
 
 
 def claim(config: Config) -> tuple[Config, RunDirectory]:
@@ -86,18 +53,25 @@ def claim(config: Config) -> tuple[Config, RunDirectory]:
     directory = RunDirectory(config.run_dir)
     differing = _differences_from_stored(config, directory)
     if differing and config.run.on_conflict == "refuse":
-        raise UserError(
-            f"run.name={config.run.name}: {directory.uri} holds a run with other settings ({', '.join(differing)}); "
-            "give another run.name, or run.on_conflict=new or overwrite"
+        raise setting_error(
+            "run.name",
+            config.run.name,
+            f"{directory.uri} holds a run with other settings ({', '.join(differing)}); "
+            "give another run.name, or run.on_conflict=new or overwrite",
         )
     if differing and config.run.on_conflict == "new":
-        config = _next_free_name(config)
-        directory = RunDirectory(config.run_dir)
+        name, number = config.run.name, 1
+        while _differences_from_stored(config, directory):
+            number += 1
+            config = with_settings(config, {"run.name": f"{name}-{number}"})
+            directory = RunDirectory(config.run_dir)
     elif differing:
         with sole_job(directory.uri):  # not what another job is writing
             storage.delete_folder(directory.uri)
     with sole_job(directory.uri):  # a job that is refused for another's sake must not leave its settings there
-        _write_config(config, directory)
+        resolved = to_yaml(config).encode()
+        if not storage.exists(directory.config) or storage.read_bytes(directory.config) != resolved:
+            storage.write_bytes(directory.config, resolved)
     return config, directory
 
 
@@ -109,32 +83,48 @@ def find(config: Config) -> RunDirectory:
     """
     directory = RunDirectory(config.run_dir)
     if not storage.exists(directory.metrics):
-        raise UserError(f"run.name={config.run.name}: no run has begun in {directory.uri}")
+        raise setting_error("run.name", config.run.name, f"no run has begun in {directory.uri}")
     if differing := _differences_from_stored(config, directory):
-        raise UserError(f"run.name={config.run.name}: {directory.uri} has other settings ({', '.join(differing)})")
+        raise setting_error("run.name", config.run.name, f"{directory.uri} has other settings ({', '.join(differing)})")
     return directory
 
 
 def config_hash(config: Config) -> str:
-    """Return the SHA-256 over the settings that bind a run, defaults left out so that new settings do not change it."""
-    bound = dict(_bound(config.model_dump(mode="json", exclude_defaults=True)))
-    return hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()
+    """Return the SHA-256 over the settings that bind a run."""
+    return digest(config, *RUN_EFFECTS)
 
 
-def _write_config(config: Config, directory: RunDirectory) -> None:
-    resolved = to_yaml(config).encode()
-    if not storage.exists(directory.config) or storage.read_bytes(directory.config) != resolved:
-        storage.write_bytes(directory.config, resolved)
+class Origin(BaseModel):
+    """What a state belongs to; it cannot be continued with anything else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config_hash: str
+    backbone: dict[str, str | None]
+    store_fingerprint: str
 
 
-def _next_free_name(config: Config) -> Config:
-    number = 2
-    while True:
-        run = config.run.model_copy(update={"name": f"{config.run.name}-{number}"})
-        candidate = config.model_copy(update={"run": run})
-        if not _differences_from_stored(candidate, RunDirectory(candidate.run_dir)):
-            return candidate
-        number += 1
+def origin_of(config: Config, resolved: Config, store_uri: str) -> Origin:
+    """Return what a run's checkpoints belong to; of a local backbone the content counts, not where it lies.
+
+    Args:
+        config: the settings as they were given.
+        resolved: the same with the backbone that was found or made for them.
+        store_uri: its task store.
+    """
+    identity: dict[str, Any] = backbone_identity(resolved.backbone)
+    if identity["content"]:
+        identity["name"] = None
+    return Origin(config_hash=config_hash(config), backbone=identity, store_fingerprint=read_manifest(store_uri).fingerprint)
+
+
+def as_begun(config: Config, begun: Origin | None) -> Config:
+    """Return `config` at the commits of the hub that a run began with, which it keeps; `begun` is None where it is new."""
+    unpinned = [setting for setting in ("revision", "tokenizer_revision") if getattr(config.backbone, setting) is None]
+    if begun is None or not unpinned:
+        return config
+    revisions = {f"backbone.{setting}": begun.backbone.get(setting) for setting in unpinned}
+    return with_settings(config, revisions)
 
 
 def _differences_from_stored(config: Config, directory: RunDirectory) -> list[str]:
@@ -146,22 +136,8 @@ def _differences_from_stored(config: Config, directory: RunDirectory) -> list[st
     if not (has_begun and storage.exists(directory.config)):
         return []
     try:
-        stored = validate(yaml.safe_load(storage.read_bytes(directory.config)))
+        stored = validate(parse_yaml(storage.read_bytes(directory.config)))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, UserError) as error:
         return [f"config.yaml is not readable: {error}"]
-    before, after = dict(_bound(stored.model_dump(mode="json"))), dict(_bound(config.model_dump(mode="json")))
+    before, after = (settings_that_affect(each, *RUN_EFFECTS) for each in (stored, config))
     return [f"{name}: {before[name]} -> {after[name]}" for name in after if before[name] != after[name]]
-
-
-def _bound(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in _flatten(values, ""):
-        if not any(name == free or name.startswith(f"{free}.") for free in FREE_SETTINGS):
-            yield name, value
-
-
-def _flatten(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from typing_extensions import Self
@@ -27,16 +27,15 @@ class StopSignals:
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
             return self  # as under Ray Tune, which stops its trials itself
-        self._before = {number: signal.signal(number, self._handle) for number in EXIT_CODES}
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self.received:
+                raise KeyboardInterrupt
+            self.received = signal.Signals(number)
+
+        self._before = {number: signal.signal(number, handle) for number in EXIT_CODES}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number)

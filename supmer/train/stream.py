@@ -1,65 +1,46 @@
 """The stream of episodes from CPU actors in Ray Data to one trainer process.
 
-Every trainer process has a pipeline of its own, which starts at its own meta-step and holds its own slots only; so the
-place in the stream is the number of the meta-step, which the checkpoint holds anyway.
+Every trainer process has a pipeline of its own, which yields whole meta-batches, as ranks share rows and not episodes. Its
+place is the number of the meta-step, which the checkpoint holds anyway. Ray Data runs in an actor of its own, the feeder,
+and leaves the trainer's process alone. Nothing here imports torch: builders are many, and each would pay for it.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from types import TracebackType
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import ray.data
-from ray.data import ActorPoolStrategy, Dataset, ExecutionResources
-from ray.data.block import BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from typing_extensions import Self
 
-from supmer.backbone.load import load_tokenizer
 from supmer.config import Config
+from supmer.corpus.store import TaskStore
 from supmer.errors import UserError, users_mistake
 from supmer.placement import builder_cpus, role_resources
-from supmer.tasks.codec import decode
+from supmer.tasks.codec import decode, encode
 from supmer.tasks.episode import Episode
 from supmer.tasks.sampler import EpisodeSampler
 from supmer.tasks.vocabulary import TaskVocabulary
-from supmer.train.episode_builder import EpisodeBuilder
-from supmer.train.pacing import PausingScheduler
 
 logger = logging.getLogger(__name__)
 
-STEP_SCHEMA = pa.schema([("step", pa.int64())])
+MAX_BLOCKS, MIN_STEPS_PER_BLOCK = 200, 50
+"""Ray Data lists all blocks before it starts, and builds a block again from its start when the builder of it is lost."""
 
-BLOCKS_PER_SEGMENT = 1000
-"""Blocks of one Ray Data execution, which lists them all before it starts, at about a millisecond each."""
+REQUESTS_AHEAD = 2
+"""Meta-steps that are on their way to the trainer."""
 
-PRELOAD_BLOCKS = 100
-"""Blocks before the end of a segment at which the next one starts, so that its actors are up in time."""
-
-BLOCKS_AHEAD = 4
-"""Blocks that make up the episodes built ahead. More of them cost more scheduling, fewer delay the first episodes."""
-
-BYTES_PER_STEP, BYTES_PER_TOKEN = 8, 4
-
-READER_THREADS = "iter_threaded"
-"""Ray Data's name for the threads that read batches ahead of the consumer."""
-
+SECONDS_TO_WAIT = 5.0
 WARN_AFTER_SECONDS = 60.0
-CLOSE_TIMEOUT_SECONDS = 30.0
-READERS_TIMEOUT_SECONDS = 10.0
-"""They look every 0.1 s. Two streams that are opened in one process at once may take each other's for their own."""
 
 
 class EpisodeStream:
-    """Training episodes of `slots` for each meta-step of `steps`, in order: an iterable of one list for each step.
+    """The training episodes of each meta-step of `steps`, in order: an iterable of one list for each step.
 
     Building starts at once, in the background, and stays about `train.prefetch_episodes` ahead of the consumer. Use it as
     a context manager, or call `close`, to stop the actors. Iterate once.
@@ -68,178 +49,167 @@ class EpisodeStream:
         UserError: the store cannot be opened, or cannot host a kind of task.
     """
 
-    def __init__(
-        self, store_uri: str, vocabulary: TaskVocabulary, config: Config, steps: range, slots: Sequence[int]
-    ) -> None:
-        self._slots = tuple(slots)
-        self._builder_arguments = (store_uri, vocabulary, config, self._slots)
-        self._config = config
-        self._steps_per_block = max(1, config.train.prefetch_episodes // (BLOCKS_AHEAD * len(self._slots)))
-        self._unstarted = steps
-        self._segments: deque[_Segment] = deque()
-        self._start_segment()
+    def __init__(self, store_uri: str, vocabulary: TaskVocabulary, config: Config, steps: range) -> None:
+        self._steps = steps
+        self._num_tasks = config.meta.tasks_per_step
+        self._feeder: Any = None
+        self._requests: deque[Any] = deque()
+        if not steps:
+            return
+        builders = config.train.episode_builders
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        feeder = ray.remote(num_cpus=0, scheduling_strategy=here, concurrency_groups={"pace": 2 * builders})(EpisodeFeeder)
+        self._feeder = feeder.remote(store_uri, vocabulary, config, cut(steps, builders), steps.start)
+        self._requests.extend(self._feeder.next.remote() for _ in steps[:REQUESTS_AHEAD])
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __iter__(self) -> Iterator[list[Episode]]:
-        while self._segments:
-            segment = self._segments[0]
-            episodes = segment.episodes()
-            start_next = max(segment.steps.start, segment.steps.stop - PRELOAD_BLOCKS * self._steps_per_block)
-            for step in segment.steps:
-                if step == start_next:
-                    self._start_segment()
-                yield [_expect(next(episodes, None), step, slot) for slot in self._slots]
-            segment.close()
-            self._segments.popleft()
+        early: dict[int, list[Episode]] = {}  # several builders may finish in another order
+        num_left = len(self._steps) - len(self._requests)
+        for step in self._steps:
+            while step not in early and self._requests:
+                batch = decode(_received(self._requests.popleft()))
+                early[batch[0].step] = batch
+                if num_left:
+                    self._requests.append(self._feeder.next.remote())
+                    num_left -= 1
+            yield expect(early.pop(step, []), step, self._num_tasks)
 
     def close(self) -> None:
-        """Stop building and release the actors."""
-        while self._segments:
-            self._segments.popleft().close()
+        """Stop building; Ray ends the builders with the feeder that started them."""
+        if self._feeder is not None:
+            ray.kill(self._feeder)
+            self._feeder = None
+        self._requests.clear()
 
-    def _start_segment(self) -> None:
-        num_steps = BLOCKS_PER_SEGMENT * self._steps_per_block
-        steps, self._unstarted = self._unstarted[:num_steps], self._unstarted[num_steps:]
-        if steps:
-            self._segments.append(_Segment(self._dataset(steps), steps))
 
-    def _dataset(self, steps: range) -> Dataset:
-        """Return the lazy dataset of the encoded episodes of `steps`, one episode a row."""
-        train = self._config.train
-        # The same resources for both operators let Ray Data fuse them, so that no process is spent on counting.
-        share = {"num_cpus": builder_cpus(train), "resources": role_resources("data") or None}
-        blocks = [steps[start : start + self._steps_per_block] for start in range(0, len(steps), self._steps_per_block)]
-        dataset = ray.data.read_datasource(MetaSteps(blocks), override_num_blocks=len(blocks), **share)
+class EpisodeFeeder:
+    """The actor that runs the Ray Data pipeline of one trainer, and keeps the builders at its pace.
+
+    Ray Data's own limit on what is ahead is one of memory. Where it is reached, Ray Data's scheduler finds output that it
+    may not take, round after round, and never rests; so the builders themselves wait until a step is wanted.
+    """
+
+    def __init__(
+        self,
+        store_uri: str,
+        vocabulary: TaskVocabulary,
+        config: Config,
+        blocks: Sequence[range],
+        start: int,
+    ) -> None:
+        import ray.data  # takes a second, and trainers do without
+
+        train = config.train
+        # Every builder must be able to work on a step of its own.
+        self._wanted = start + max(train.episode_builders, train.prefetch_episodes // config.meta.tasks_per_step) + 1
+        self._moved_on = threading.Condition()
+        dataset = ray.data.from_items(
+            [{"start": block.start, "stop": block.stop, "by": block.step} for block in blocks],
+            override_num_blocks=len(blocks),
+        )
         dataset = dataset.map_batches(
             EpisodeBuilder,
-            fn_constructor_args=self._builder_arguments,
+            fn_constructor_args=(store_uri, vocabulary, config, ray.get_runtime_context().current_actor),
             batch_size=None,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=train.episode_builders, max_tasks_in_flight_per_actor=2),
-            **share,
+            # One: a builder that has a second block to do would keep the others' trainer waiting for it.
+            compute=ray.data.ActorPoolStrategy(size=train.episode_builders, max_tasks_in_flight_per_actor=1),
+            num_cpus=builder_cpus(train),
+            resources=role_resources("data") or None,
         )
         context = dataset.context
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.raise_original_map_exception = True
-        context.custom_execution_callback_classes = [PausingScheduler]
-        context.execution_options.preserve_order = True
-        context.execution_options.resource_limits = ExecutionResources(object_store_memory=_bytes_ahead(self._config))
-        return dataset
-
-
-def episode_stream(store_uri: str, config: Config, start_step: int, slots: Sequence[int], num_steps: int) -> EpisodeStream:
-    """Open the stream of one trainer process; needs a running Ray and the backbone's tokenizer, not its weights."""
-    vocabulary = TaskVocabulary.from_tokenizer(load_tokenizer(config.backbone))
-    return EpisodeStream(store_uri, vocabulary, config, range(start_step, start_step + num_steps), slots)
-
-
-def local_episodes(
-    sampler: EpisodeSampler, start_step: int, slots: Sequence[int], num_steps: int
-) -> Iterator[list[Episode]]:
-    """Build the same episodes in this process, one meta-step at a time."""
-    for step in range(start_step, start_step + num_steps):
-        yield [sampler.episode(step, slot) for slot in slots]
-
-
-class MetaSteps(Datasource):  # type: ignore[misc]
-    """Blocks of consecutive numbers of meta-steps. There is nothing to read."""
-
-    def __init__(self, blocks: Sequence[range]) -> None:
-        super().__init__()
-        self._blocks = blocks
-
-    def estimate_inmemory_data_size(self) -> int:
-        return BYTES_PER_STEP * sum(len(steps) for steps in self._blocks)
-
-    def get_read_tasks(self, parallelism: int, *unused: Any, **unused_options: Any) -> list[ReadTask]:
-        return [ReadTask(_reader(steps), _block_metadata(steps), schema=STEP_SCHEMA) for steps in self._blocks]
-
-
-class _Segment:
-    """One Ray Data execution, which starts in a thread of its own as soon as it is made."""
-
-    def __init__(self, dataset: Dataset, steps: range) -> None:
-        self.steps = steps
+        context.target_max_block_size = 1  # what a builder yields goes on at once
         self._tables = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1))
-        self._first: Future[pa.Table | None] = Future()
-        self._readers: set[threading.Thread] = set()
-        # A daemon, so that a cluster without room for the builders cannot keep the process from ending.
-        threading.Thread(target=self._fetch_first, name="first-episodes", daemon=True).start()
 
-    def episodes(self) -> Iterator[Episode]:
-        """Yield the episodes in order."""
+    def next(self) -> bytes | None:
+        """Return the encoded episodes of a meta-step, in the order in which they are built; None after the last."""
+        with self._moved_on:
+            self._wanted += 1
+            self._moved_on.notify_all()
+        table = next(self._tables, None)
+        return None if table is None else table["episodes"][0].as_py()
+
+    @ray.method(concurrency_group="pace")  # type: ignore[untyped-decorator]
+    def wait_until_wanted(self, step: int) -> int:
+        """Return up to which step episodes are wanted, as soon as `step` is among them or a few seconds have gone by."""
+        with self._moved_on:
+            self._moved_on.wait_for(lambda: step < self._wanted, SECONDS_TO_WAIT)
+            return self._wanted
+
+
+class EpisodeBuilder:
+    """The actor that builds the encoded episodes of each meta-step of a block, one step a row."""
+
+    def __init__(self, store_uri: str, vocabulary: TaskVocabulary, config: Config, feeder: Any) -> None:
+        self._store_uri = store_uri
+        self._vocabulary = vocabulary
+        self._config = config
+        self._feeder = feeder
+        self._wanted = 0
+        self._sampler: EpisodeSampler | None = None
+
+    def __call__(self, blocks: pa.Table) -> Iterator[pa.Table]:
+        # Not made in __init__: Ray hands on the type of an actor's error only when a call failed, not its creation.
+        sampler = self._sampler or EpisodeSampler(TaskStore.open(self._store_uri), self._vocabulary, self._config)
+        self._sampler = sampler
+        for block in blocks.to_pylist():
+            for step in range(block["start"], block["stop"], block["by"]):
+                while step >= self._wanted:
+                    self._wanted = ray.get(self._feeder.wait_until_wanted.remote(step))
+                sink = pa.BufferOutputStream()
+                table = encode(sampler.episode(step, slot) for slot in range(self._config.meta.tasks_per_step))
+                with pa.ipc.new_stream(sink, table.schema) as writer:
+                    writer.write_table(table)
+                yield pa.table({"episodes": [sink.getvalue().to_pybytes()]})
+
+
+def cut(steps: range, num_builders: int) -> list[range]:
+    """Cut meta-steps into blocks; as many as there are builders interleave, so that all work on what is needed next.
+
+    >>> cut(range(3, 8), 2)
+    [range(3, 8, 2), range(4, 8, 2)]
+    """
+    length = max(MIN_STEPS_PER_BLOCK, -(-len(steps) // MAX_BLOCKS)) * num_builders
+    stretches = [steps[first : first + length] for first in range(0, len(steps), length)]
+    return [stretch[first::num_builders] for stretch in stretches for first in range(min(num_builders, len(stretch)))]
+
+
+def local_episodes(sampler: EpisodeSampler, config: Config, steps: range) -> Iterator[list[Episode]]:
+    """Build the same episodes in this process, one meta-step at a time."""
+    for step in steps:
+        yield [sampler.episode(step, slot) for slot in range(config.meta.tasks_per_step)]
+
+
+def expect(episodes: list[Episode], step: int, num_tasks: int) -> list[Episode]:
+    """Return the episodes if they are those that are due; training must not trust that they are."""
+    found = [(episode.step, episode.slot) for episode in episodes]
+    if found != [(step, slot) for slot in range(num_tasks)]:
+        raise RuntimeError(f"episode stream out of order: expected {num_tasks} slots of step {step}, received {found}")
+    return episodes
+
+
+def _received(request: Any) -> pa.Table:
+    """Wait for what the feeder answers; UserError where a builder met a mistake of the user."""
+    while True:
         try:
-            table = self._wait_for_first()
-            while table is not None:
-                yield from decode(table)
-                table = next(self._tables, None)
+            content = ray.get(request, timeout=WARN_AFTER_SECONDS)
+            break
+        except ray.exceptions.GetTimeoutError:
+            logger.warning("still waiting for episodes: are there free CPUs for train.episode_builders?")
         except ray.exceptions.RayError as error:
             mistake = users_mistake(error)
             if mistake is None:
                 raise
             raise UserError(str(mistake)) from error
-
-    def close(self) -> None:
-        """Stop the execution, and wait for the threads that read ahead.
-
-        Ray Data asks them to end and goes on. One that still holds an object when Ray is shut down ends this process.
-        """
-        try:
-            self._first.exception(timeout=CLOSE_TIMEOUT_SECONDS)
-        except FutureTimeoutError:
-            logger.warning("episode builders had not started when the stream was closed; Ray ends them with this process")
-            return
-        self._tables.close()
-        give_up = time.monotonic() + READERS_TIMEOUT_SECONDS
-        for reader in self._readers:
-            reader.join(max(0.0, give_up - time.monotonic()))
-
-    def _fetch_first(self) -> None:
-        others = _readers()
-        try:
-            first = next(self._tables, None)
-            self._readers = _readers() - others
-            self._first.set_result(first)
-        except BaseException as error:
-            self._first.set_exception(error)
-
-    def _wait_for_first(self) -> pa.Table | None:
-        while True:
-            try:
-                return self._first.result(timeout=WARN_AFTER_SECONDS)
-            except FutureTimeoutError:
-                logger.warning("still waiting for the first episodes: are there free CPUs for train.episode_builders?")
-
-
-def _expect(episode: Episode | None, step: int, slot: int) -> Episode:
-    """Return the episode if it is the one that is due: Ray Data promises the order, and training must not trust that."""
-    if episode is None or (episode.step, episode.slot) != (step, slot):
-        found = "nothing" if episode is None else f"step {episode.step}, slot {episode.slot}"
-        raise RuntimeError(f"episode stream out of order: expected step {step}, slot {slot}, received {found}")
-    return episode
-
-
-def _readers() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name == READER_THREADS}
-
-
-def _bytes_ahead(config: Config) -> int:
-    """Return the memory for `train.prefetch_episodes` episodes with rows of full length."""
-    num_rows = config.tasks.num_support + 2 * config.tasks.num_query
-    return config.train.prefetch_episodes * num_rows * config.max_input_tokens * BYTES_PER_TOKEN
-
-
-def _reader(steps: range) -> Callable[[], list[pa.Table]]:
-    return lambda: [pa.table({"step": pa.array(steps, pa.int64())}, schema=STEP_SCHEMA)]
-
-
-def _block_metadata(steps: range) -> BlockMetadata:
-    return BlockMetadata(num_rows=len(steps), size_bytes=BYTES_PER_STEP * len(steps), input_files=None, exec_stats=None)
+    if content is None:
+        raise RuntimeError("the episode stream ended early")
+    return pa.ipc.open_stream(content).read_all()

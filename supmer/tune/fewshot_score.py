@@ -10,8 +10,10 @@ from torch import Tensor
 
 from supmer import storage
 from supmer.config import Config
-from supmer.fewshot.cells import CellRunner, plan_cells
-from supmer.fewshot.run import prepare_tasks
+from supmer.config.load import with_settings
+from supmer.fewshot.cell_runner import CellRunner
+from supmer.fewshot.cells import plan_cells
+from supmer.fewshot.comparison import prepare_tasks
 from supmer.fewshot.starting_points import StartingPoints
 from supmer.train import checkpoint
 from supmer.train.run_dir import RunDirectory
@@ -34,8 +36,7 @@ def dev_score(config: Config, state: dict[str, Tensor]) -> float:
     """
     regularizer = {name.removeprefix(REGULARIZER): value for name, value in state.items() if name.startswith(REGULARIZER)}
     method = "supmer" if regularizer else "supmer_no_regularizer"
-    settings = config.fewshot.model_copy(update={"methods": [method], "max_test_rows": 1, "transfer": False})
-    config = config.model_copy(update={"fewshot": settings})
+    config = with_settings(config, {"fewshot.methods": [method], "fewshot.max_test_rows": 1, "fewshot.transfer": False})
     tasks = prepare_tasks(config)
     runner = CellRunner(config, tasks, StartingPoints(prompt=state["prompt"].float(), regularizer=regularizer or None))
     scores = [runner.run(cell).dev_score for cell in plan_cells(config, tasks)]

@@ -1,191 +1,103 @@
-"""`sweep.html`: all trials of a sweep in one file without outside references; figures are inline SVG."""
+"""`sweep.html`: all trials of a sweep in one file that opens offline.
+
+Optuna draws its figures with matplotlib. Its other backend, plotly, would add a dependency, and 4 MB of script to each page.
+"""
 
 from __future__ import annotations
 
-import html
-import io
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+import warnings
+from collections.abc import Sequence
 
-import numpy as np
+import matplotlib
 import optuna
-from matplotlib import colormaps, rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib import pyplot
+from optuna.exceptions import ExperimentalWarning
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.trial import TrialState
+from optuna.visualization.matplotlib import plot_parallel_coordinate
 
 from supmer import storage
 from supmer.config import Config
-from supmer.tune.board import format_value
-from supmer.tune.objectives import as_cost
-from supmer.tune.outcome import ranked, steps_spent
-from supmer.tune.records import TrialRecord
-from supmer.tune.study import frozen_trial
+from supmer.reports.drawing import bars, curves
+from supmer.reports.page import figure, heading, page, paragraph, wide
+from supmer.reports.tables import Table
+from supmer.tune.objectives import FEWSHOT
+from supmer.tune.result import TrialRecord, ranked, summary, trials_table
+from supmer.tune.search import frozen_trial
+from supmer.tune.trial_config import TRIALS
 
 FILE_NAME = "sweep.html"
 MIN_TRIALS_FOR_IMPORTANCE = 4
 
-STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}"
-    "table{border-collapse:collapse;font-size:.85rem}td,th{padding:.2rem .6rem;text-align:left;border-bottom:1px solid #ccc}"
-    "svg{max-width:100%;height:auto}code{font-size:.8rem}div{overflow-x:auto}"
-)
-
 
 def write_page(config: Config, records: Sequence[TrialRecord]) -> str:
-    """Write the page and return where it is."""
     uri = storage.join(config.run_dir, FILE_NAME)
     storage.write_bytes(uri, render(config, records).encode())
     return uri
 
 
 def render(config: Config, records: Sequence[TrialRecord]) -> str:
-    """Return the page."""
-    title = html.escape(f"Sweep {config.run.name}")
-    parts = [_summary(config, records)]
+    head = f"{summary(config, records)}. Searcher {config.tune.searcher}, scheduler {config.tune.scheduler}."
+    parts: list[str] = [paragraph(head)]
     for objective in config.tune.objectives:
-        shown = [record for record in records if math.isfinite(record.value(objective))]
-        if shown:
-            parts += [_section(config, shown, objective)]
-    parts += [_table(config, records)]
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>'
-        f"<body><h1>{title}</h1>{''.join(parts)}</body></html>\n"
-    )
+        with_value = [record for record in records if math.isfinite(record.value(objective))]
+        if not with_value:
+            continue
+        found = {record.trial: record.curve(objective) for record in with_value}
+        drawn = {f"{objective}: learning curves": curves(found, "meta-steps", "o")}
+        matplotlib.use("agg")  # no display
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            warnings.filterwarnings("ignore", "Attempting to set identical low and high")  # the first trial
+            axes = plot_parallel_coordinate(_study(config, with_value, objective), target_name=objective)
+        axes.set_title("")  # the page has a heading
+        coordinates = drawn[f"{objective}: parallel coordinates"] = axes.get_figure()
+        coordinates.set_size_inches(11, 4.5)
+        step, compared = compared_study(config, with_value, objective)
+        if shares := importances(compared):
+            title = f"{objective}: importance of each setting, at meta-step {step}"
+            drawn[title] = bars(list(shares), {"importance": [(share, 0.0) for share in shares.values()]}, "importance")
+        for title, each in drawn.items():
+            parts += [heading(title), figure(each, title)]
+        pyplot.close(coordinates)
+    table = trials_table(config, records)
+    ends = [
+        [f"{record.seconds:.0f}", str(record.attempts), record.error or "", record.command]
+        for record in ranked(config, records)
+    ]
+    rows = [[*row, *end] for row, end in zip(table.rows, ends, strict=True)]
+    whole = Table([*table.heads, "seconds", "attempts", "error", "repeat it by"], rows, num_labels=2)
+    reports = {record.trial: f"{TRIALS}/{record.trial}/report.html" for record in records}
+    links = {trial: report for trial, report in reports.items() if storage.exists(storage.join(config.run_dir, report))}
+    return page(f"Sweep {config.run.name}", *parts, heading("Trials"), wide(whole), links=links)
 
 
-def importances(config: Config, records: Sequence[TrialRecord], objective: str) -> tuple[int, dict[str, float]]:
-    """Return how much each dimension matters (shares of 1, by Optuna's fANOVA), judged where the most trials compare.
+def compared_study(config: Config, records: Sequence[TrialRecord], objective: str) -> tuple[int, optuna.Study]:
+    """Return the study of an objective at the last meta-step that all trials have reached, and that meta-step.
 
-    Trials that were stopped have no final value, and the few that were not differ little. So trials are compared at the
-    last meta-step that all have reached, which is returned too; there is nothing to tell of fewer than four trials.
+    Trials that were stopped have no final value, and the few that were not differ little.
     """
     alive = [record for record in records if record.rungs and record.status != "diverged"]
     step = min((record.step for record in alive), default=0)
-    compared = [record for record in alive if math.isfinite(record.value(objective, step))]
-    if len(compared) < MIN_TRIALS_FOR_IMPORTANCE:
-        return step, {}
-    study = optuna.create_study()
-    study.add_trials(
-        [frozen_trial(config, record, as_cost(objective, record.value(objective, step))) for record in compared]
-    )
+    return step, _study(config, alive, objective, step)
+
+
+def importances(study: optuna.Study) -> dict[str, float]:
+    """Return how much each dimension matters (parts of 1, by Optuna's fANOVA); nothing of fewer than four trials."""
+    if len(study.trials) < MIN_TRIALS_FOR_IMPORTANCE:
+        return {}
     try:
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        return step, optuna.importance.get_param_importances(study, evaluator=evaluator)
+        return dict(get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0)))
     except (RuntimeError, ValueError):  # one value only, or no dimension that all trials have
-        return step, {}
+        return {}
 
 
-def _summary(config: Config, records: Sequence[TrialRecord]) -> str:
-    spent, whole = steps_spent(records), len(records) * config.meta.steps
-    statuses = [record.status for record in records]
-    counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
-    share = f"; {spent:,} meta-steps, {spent / whole:.0%} of running each trial to its end" if whole else ""
-    return (
-        f"<p>{len(records)} trials: {counts}{share}. Searcher {config.tune.searcher}, scheduler {config.tune.scheduler}.</p>"
-    )
-
-
-def _section(config: Config, records: Sequence[TrialRecord], objective: str) -> str:
-    values = np.array([record.value(objective) for record in records])
-    order = np.argsort([as_cost(objective, value) for value in values])[::-1]  # the best are drawn last, on top
-    colours = _colours([as_cost(objective, value) for value in values])
-    ordered = [(records[index], colours[index]) for index in order]
-    step, shares = importances(config, records, objective)
-    parts = [
-        f"<h2>{html.escape(objective)}</h2>",
-        _figure("Learning curves", lambda axes: _draw_curves(axes, ordered, objective)),
-        _figure("Parallel coordinates", lambda axes: _draw_parallel(axes, ordered, objective)),
-    ]
-    if shares:
-        title = f"Importance of each setting, at meta-step {step}"
-        parts.append(_figure(title, lambda axes: _draw_importances(axes, shares), height=1 + 0.35 * len(shares)))
-    return "".join(parts)
-
-
-def _draw_curves(axes: Axes, ordered: Sequence[tuple[TrialRecord, Any]], objective: str) -> None:
-    for record, colour in ordered:
-        points = [(rung.step, rung.values[objective]) for rung in record.rungs if rung.values.get(objective) is not None]
-        axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, linewidth=1)
-        axes.annotate(record.trial, points[-1], fontsize=7, xytext=(3, 0), textcoords="offset points")
-    axes.set_xlabel("meta-steps")
-    axes.grid(alpha=0.3)
-
-
-def _draw_parallel(axes: Axes, ordered: Sequence[tuple[TrialRecord, Any]], objective: str) -> None:
-    """Draw an axis for each setting and one for the objective; a trial is a line, broken where a setting is not active."""
-    names = list(dict.fromkeys(name for record, _ in ordered for name in record.settings))
-    columns = [_scaled([record.settings.get(name) for record, _ in ordered]) for name in names]
-    columns.append(_scaled([record.value(objective) for record, _ in ordered]))
-    for index, (_, colour) in enumerate(ordered):
-        axes.plot(range(len(columns)), [places[index] for places, _ in columns], color=colour, linewidth=1.2, marker=".")
-    for position, (_, labels) in enumerate(columns):
-        axes.axvline(position, color="#999", linewidth=0.6)
-        for height, label in labels:
-            axes.annotate(label, (position, height), fontsize=7, xytext=(3, 2), textcoords="offset points")
-    axes.set_xticks(range(len(columns)), [*names, objective], fontsize=8, rotation=20, ha="right")
-    axes.set_yticks([])
-    axes.set_ylim(-0.05, 1.1)
-    axes.spines[:].set_visible(False)
-
-
-def _draw_importances(axes: Axes, shares: dict[str, float]) -> None:
-    names = list(reversed(shares))
-    axes.barh(names, [shares[name] for name in names], color="#4477aa")
-    axes.set_xlim(0, 1)
-
-
-def _scaled(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Return heights from 0 to 1 (NaN for None), and the labels of an axis: numbers by size, other values evenly."""
-    numbers = [value for value in values if value is not None]
-    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers):
-        low, high = min(numbers), max(numbers)
-        is_log = low > 0 and high / low > 20
-        scale: Callable[[float], float] = math.log if is_log else float
-        span = scale(high) - scale(low) or 1.0
-        places = {value: (scale(value) - scale(low)) / span for value in numbers}
-        ends = dict.fromkeys((low, high))
-        return [places.get(value, math.nan) for value in values], [(places[end], format_value(end)) for end in ends]
-    labels = list(dict.fromkeys(format_value(value) for value in numbers))
-    height = {label: index / max(1, len(labels) - 1) for index, label in enumerate(labels)}
-    return [math.nan if value is None else height[format_value(value)] for value in values], [
-        (place, label) for label, place in height.items()
-    ]
-
-
-def _colours(costs: Sequence[float]) -> list[Any]:
-    """Colour by rank, the best dark: one diverging trial must not make the others look alike."""
-    ranks = np.argsort(np.argsort(costs)) / max(1, len(costs) - 1)
-    return [colormaps["viridis"](0.95 * rank) for rank in ranks]
-
-
-def _table(config: Config, records: Sequence[TrialRecord]) -> str:
-    names = list(dict.fromkeys(name for record in records for name in record.settings))
-    head = ["trial", "status", "step", *config.tune.objectives, *names, "seconds", "attempts", "error", "repeat it by"]
-    rows = [
-        [
-            record.trial,
-            record.status,
-            str(record.step),
-            *(format_value(record.value(name)) for name in config.tune.objectives),
-            *(format_value(record.settings.get(name)) for name in names),
-            f"{record.seconds:.0f}",
-            str(record.attempts),
-            record.error or "",
-            record.command,
-        ]
-        for record in ranked(config, records)
-    ]
-    lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
-    titles = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    return f"<h2>Trials</h2><div><table><tr>{titles}</tr><tr>{'</tr><tr>'.join(lines)}</tr></table></div>"
-
-
-def _figure(title: str, draw: Callable[[Axes], None], height: float = 4) -> str:
-    figure = Figure(figsize=(11, height), layout="constrained")
-    draw(figure.add_subplot())
-    buffer = io.StringIO()
-    with rc_context({"svg.hashsalt": title, "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = buffer.getvalue()
-    return f"<h3>{html.escape(title)}</h3>{svg[svg.index('<svg') :]}"
+def _study(config: Config, records: Sequence[TrialRecord], objective: str, step: int | None = None) -> optuna.Study:
+    """Return a study of one objective: the newest value of each trial, or the value at a meta-step."""
+    study = optuna.create_study(direction="maximize" if objective == FEWSHOT else "minimize")
+    for record in records:
+        value = record.value(objective, step)
+        if math.isfinite(value):
+            study.add_trial(frozen_trial(config, record, TrialState.COMPLETE, [value]))
+    return study

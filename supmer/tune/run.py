@@ -1,48 +1,55 @@
-"""The sweep as its driver sees it: check, prepare once, let Ray Tune run the trials, tell how it ended."""
+"""The sweep as its driver sees it: check, prepare once, let Ray Tune run the trials, report how the sweep ended.
+
+A continued sweep is a new experiment of Ray Tune that begins with what `trials.jsonl` holds. `Tuner.restore` is not used: it
+unpickles files of the run directory, keeps the first call's number of trials, concurrency and retries, does not restore the
+scheduler, has lost what came after its last snapshot, and where the snapshot was cut off it begins the sweep anew.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-import shlex
-import sys
+import time
 
 import ray
 from ray import tune
 from ray.tune.stopper import Stopper
 
 from supmer import storage
+from supmer.backbone.load import resolve_backbone
+from supmer.commands import job_command, this_command
 from supmer.config import Config
-from supmer.errors import UserError
-from supmer.fewshot.run import check_fewshot
+from supmer.corpus.prepare import prepare
+from supmer.errors import UserError, setting_error
+from supmer.fewshot.comparison import check_fewshot
 from supmer.placement import check_capacity
 from supmer.runtime import connect_ray
 from supmer.sole_job import sole_job
-from supmer.train.run_dir import RunDirectory, claim
+from supmer.train.run_dir import claim
 from supmer.train.stop import StopSignals
-from supmer.tune.board import Board
 from supmer.tune.objectives import FEWSHOT, check_objectives
-from supmer.tune.outcome import Outcome, best_of, steps_spent, write_best
 from supmer.tune.page import write_page
-from supmer.tune.records import Ledger
-from supmer.tune.resources import num_concurrent, trial_needs
+from supmer.tune.progress import SweepProgress
+from supmer.tune.result import Ledger, TrialRecord, best_of, write_best
 from supmer.tune.schedule import build_scheduler, check_schedule, replay
-from supmer.tune.searcher import LedgerCallback, LedgerSearcher, points_left
+from supmer.tune.search import SweepSearch, num_left
 from supmer.tune.space import check_grid, check_space
-from supmer.tune.stores import prepare_stores, store_configs
 from supmer.tune.trial import SupmerTrial
-from supmer.tune.trials import as_single_run
+from supmer.tune.trial_config import as_single_run, num_concurrent, store_configs, trial_needs
 
 logger = logging.getLogger(__name__)
 
 TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # each run writes its own metrics
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # StopSignals has both signals
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the ledger and the log have them, a line each
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # trials.jsonl and the log have them, a line each
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # a sweep reads no snapshot
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # its tables; ours are in board.py
+    "RAY_AIR_NEW_OUTPUT": "0",  # its tables; ours are in result.py
 }
+
+SECONDS_FOR_EARLIER_PROCESSES = 120
 
 RAY_TUNE_FOLDER = "ray_tune"
 """What Ray Tune writes about an experiment; a sweep reads none of it and deletes it."""
@@ -56,7 +63,9 @@ def check_sweep(config: Config) -> None:
     """
     storage.check_local("run.dir", config.run.dir, "a sweep")
     if config.tune.num_trials is None and config.tune.searcher != "grid":
-        raise UserError(f"tune.num_trials=null: must be a number unless tune.searcher=grid, here {config.tune.searcher}")
+        raise setting_error(
+            "tune.num_trials", "null", f"must be a number unless tune.searcher=grid, here {config.tune.searcher}"
+        )
     check_space(config)
     check_objectives(config)
     check_schedule(config)
@@ -65,8 +74,8 @@ def check_sweep(config: Config) -> None:
         check_grid(config)
 
 
-def run_sweep(config: Config) -> Outcome:
-    """Run a sweep, or the rest of it where an earlier call was interrupted.
+def run_sweep(config: Config) -> tuple[list[TrialRecord], int]:
+    """Run a sweep, or the rest of it where an earlier call was interrupted; return its trials and the exit code.
 
     Raises:
         UserError: a setting cannot be used, or the run's name belongs to another sweep.
@@ -74,27 +83,34 @@ def run_sweep(config: Config) -> Outcome:
     check_sweep(config)
     config, directory = claim(config)
     with sole_job(directory.uri) as check_sole:
-        return _run(config, Ledger(config.run_dir, check_sole))
-
-
-def _run(config: Config, ledger: Ledger) -> Outcome:
-    signals = StopSignals()
-    if _has_work(config, ledger):
-        _prepare(config)  # before the signals are ours: Ray takes SIGTERM for itself when it starts
-        with signals:
-            _run_trials(config, ledger, signals)
-    else:
-        logger.info("sweep %s is already complete: %s", config.run.name, config.run_dir)
-    is_complete = not _has_work(config, ledger)
-    outcome = Outcome(
-        directory=config.run_dir,
-        records=ledger.records,
-        best=best_of(config, ledger.records),
-        is_complete=is_complete,
-        exit_code=0 if is_complete else signals.exit_code,
-    )
-    _tell(config, outcome)
-    return outcome
+        ledger, signals = Ledger(config.run_dir, check_sole), StopSignals()
+        if _has_work(config, ledger):
+            os.environ.update(TUNE_ENVIRONMENT)
+            logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it would repeat, at length, how trials ended
+            logger.info("starting or joining Ray")  # before the signals are ours: Ray takes SIGTERM for itself
+            connect_ray(trial_needs(config)["CPU"] * (config.tune.max_concurrent or 1), hosts_trials=True)
+            check_capacity(as_single_run(config))
+            stores = store_configs(config)
+            for number, each in enumerate(stores, start=1):
+                logger.info("task store %d of %d", number, len(stores))
+                prepare(resolve_backbone(each))
+            if FEWSHOT in config.tune.objectives:
+                check_fewshot(config)  # a mistake there must not first show up in a trial
+            _wait_for_earlier_processes(ledger)
+            with signals:
+                _run_trials(config, ledger, signals)
+        else:
+            logger.info("sweep %s is already complete: %s", config.run.name, config.run_dir)
+        page, best = write_page(config, ledger.records), best_of(config, ledger.records)
+        logger.info("trials: %s; page: %s", ledger.uri, page)
+        if best is None:
+            logger.warning("no trial has reached its last meta-step with finite objectives: there is no best one")
+        else:
+            command = job_command("metatrain", "--config", write_best(config, best))
+            logger.info("best trial %s, trained again by: %s", best.trial, command)
+        if _has_work(config, ledger):
+            logger.info("stopped; the same command continues: %s", this_command())
+        return ledger.records, signals.exit_code if _has_work(config, ledger) else 0
 
 
 class _SignalStopper(Stopper):  # type: ignore[misc]
@@ -102,6 +118,7 @@ class _SignalStopper(Stopper):  # type: ignore[misc]
 
     def __init__(self, signals: StopSignals) -> None:
         self._signals = signals
+        self._is_announced = False
 
     def __getstate__(self) -> dict[str, object]:
         """Return nothing: Ray Tune keeps a copy, which is never read here."""
@@ -111,22 +128,37 @@ class _SignalStopper(Stopper):  # type: ignore[misc]
         return False
 
     def stop_all(self) -> bool:
+        if self._signals.received and not self._is_announced:
+            self._is_announced = True
+            logger.info("stopping: running trials save and end, which may take half a minute")
         return self._signals.received is not None
 
 
 def _has_work(config: Config, ledger: Ledger) -> bool:
-    return any(not record.is_finished for record in ledger) or points_left(config, ledger)
+    return any(not record.is_finished for record in ledger) or num_left(config, ledger) > 0
 
 
-def _prepare(config: Config) -> None:
-    """Join or start Ray, and make what all trials share."""
-    os.environ.update(TUNE_ENVIRONMENT)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it would tell again, at length, how trials ended
-    connect_ray(trial_needs(config)["CPU"] * (config.tune.max_concurrent or 1), hosts_trials=True)
-    check_capacity(as_single_run(config))
-    prepare_stores(config)
-    if FEWSHOT in config.tune.objectives:
-        check_fewshot(config)  # a mistake there must not first show up in a trial
+def _wait_for_earlier_processes(ledger: Ledger) -> None:
+    """Wait until no process of a killed sweep holds its trials: Ray ends them up to a minute after their driver.
+
+    Raises:
+        UserError: another job is at work in a trial.
+    """
+    give_up, announced = time.monotonic() + SECONDS_FOR_EARLIER_PROCESSES, ""
+    for record in ledger:
+        while not record.is_finished:
+            try:
+                with sole_job(record.directory):
+                    break
+            except UserError:
+                if time.monotonic() > give_up:
+                    raise
+                if record.trial != announced:
+                    announced = record.trial
+                    logger.info(
+                        "%s: waiting up to two minutes until Ray has ended its processes of an earlier call", announced
+                    )
+                time.sleep(1)
 
 
 def _run_trials(config: Config, ledger: Ledger, signals: StopSignals) -> None:
@@ -134,46 +166,27 @@ def _run_trials(config: Config, ledger: Ledger, signals: StopSignals) -> None:
     logger.info("%d trials at once; results in %s", concurrent, config.run_dir)
     scheduler = build_scheduler(config)
     replay(scheduler, config, [record for record in ledger if record.is_finished])
-    folder = storage.join(config.run_dir, RAY_TUNE_FOLDER)
+    folder, progress = storage.join(config.run_dir, RAY_TUNE_FOLDER), SweepProgress(config, ledger)
     storage.delete_folder(folder)
-    with Board(config, ledger) as board:
-        tuner = tune.Tuner(
-            SupmerTrial,
-            tune_config=tune.TuneConfig(
-                search_alg=LedgerSearcher(config, ledger),
-                scheduler=scheduler,
-                num_samples=-1,
-                max_concurrent_trials=concurrent,
-                trial_dirname_creator=lambda trial: str(trial.config["trial"]),
-            ),
-            run_config=tune.RunConfig(
-                storage_path=config.run_dir,
-                name=RAY_TUNE_FOLDER,
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # runs have their own
-                failure_config=tune.FailureConfig(max_failures=config.tune.max_retries),
-                callbacks=[LedgerCallback(config, ledger), board],
-                stop=_SignalStopper(signals),
-                verbose=0,
-            ),
-        )
+    tuner = tune.Tuner(
+        SupmerTrial,
+        tune_config=tune.TuneConfig(
+            search_alg=SweepSearch(config, ledger),
+            scheduler=scheduler,
+            num_samples=-1,  # the searcher says when there are enough
+            max_concurrent_trials=concurrent,
+            trial_dirname_creator=lambda trial: str(trial.config["trial"]),
+        ),
+        run_config=tune.RunConfig(
+            storage_path=config.run_dir,
+            name=RAY_TUNE_FOLDER,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # runs have their own
+            failure_config=tune.FailureConfig(max_failures=config.tune.max_retries),
+            callbacks=[progress],
+            stop=_SignalStopper(signals),
+            verbose=0,
+        ),
+    )
+    with progress.shown:
         tuner.fit()
     storage.delete_folder(folder)
-
-
-def _tell(config: Config, outcome: Outcome) -> None:
-    page = write_page(config, outcome.records)
-    whole = len(outcome.records) * config.meta.steps
-    if whole:
-        spent = steps_spent(outcome.records)
-        logger.info(
-            "%d trials, %d meta-steps, %.0f%% of running each to its end", len(outcome.records), spent, 100 * spent / whole
-        )
-    logger.info("trials: %s; page: %s", RunDirectory(outcome.directory).trials, page)
-    if outcome.best is None:
-        logger.warning("no trial has reached its last meta-step with finite objectives: there is no best one")
-    else:
-        logger.info(
-            "best trial %s: python pipeline/metatrain.py --config %s", outcome.best.trial, write_best(config, outcome.best)
-        )
-    if not outcome.is_complete:
-        logger.info("stopped; the same command continues: %s", shlex.join(["python", *sys.argv]))

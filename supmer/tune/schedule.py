@@ -1,35 +1,48 @@
-"""Schedulers that stop poor trials early, and how one learns again what an interrupted sweep had seen."""
+"""Schedulers that stop poor trials early, and how one learns again what an interrupted sweep had seen.
+
+Ray Tune saves the searcher of an experiment, but not the scheduler, which would begin anew in a continued sweep.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from supmer.config import Config
-from supmer.errors import UserError
-from supmer.tune.objectives import as_cost
-from supmer.tune.records import Rung, TrialRecord
+from supmer.errors import setting_error
+from supmer.tune.objectives import cost_of
+from supmer.tune.result import TrialRecord
+from supmer.tune.space import is_searched
 
-STEP, COST = "step", "cost"
-"""Names in the results that trials hand to Ray Tune: meta-steps, and the first objective turned so that less is better."""
-
-WORST = 1e30
-"""Stands for a cost that is not finite, of which Ray Tune's percentiles would not know what to make."""
+STEP = "training_iteration"
+"""Name of the meta-steps in the results that trials report to Ray Tune, which counts reports itself where none is given."""
 
 
-@dataclass(frozen=True)
-class EarlierTrial:
-    """All that a scheduler asks of a trial."""
+class EarlierTrial(NamedTuple):
+    """What a scheduler asks of a trial, by which it also files results."""
 
     trial_id: str
 
 
 def build_scheduler(config: Config) -> TrialScheduler:
     """Return the scheduler of `tune.scheduler`."""
-    return SCHEDULERS[config.tune.scheduler](config)
+    common: dict[str, Any] = {
+        "time_attr": STEP,
+        "metric": config.tune.objectives[0],
+        "mode": "min",
+        "grace_period": grace_steps(config),
+    }
+    match config.tune.scheduler:
+        case "none":
+            return FIFOScheduler()
+        case "asha":
+            return ASHAScheduler(max_t=config.meta.steps, reduction_factor=config.tune.reduction_factor, **common)
+        case "median":
+            # A time slice without end: trials never yield to others, because a pause needs checkpoints that Ray Tune knows.
+            return MedianStoppingRule(min_samples_required=3, min_time_slice=math.inf, **common)
 
 
 def check_schedule(config: Config) -> None:
@@ -37,14 +50,17 @@ def check_schedule(config: Config) -> None:
     tune = config.tune
     if tune.scheduler == "none":
         return
-    if "meta.steps" in tune.space:
-        raise UserError("tune.space.meta.steps: must not be searched with a scheduler, which compares equal shares of a run")
+    if is_searched(tune.space, "meta.steps"):
+        wrong = "must be none where tune.space has meta.steps, because it compares trials at equal meta-steps of equal runs"
+        raise setting_error("tune.scheduler", tune.scheduler, wrong)
     if grace_steps(config) > config.meta.steps:
-        raise UserError(f"tune.grace_steps={tune.grace_steps}: must be at most meta.steps={config.meta.steps}")
+        raise setting_error("tune.grace_steps", tune.grace_steps, f"must be at most meta.steps={config.meta.steps}")
     if config.train.validate_every > grace_steps(config):
-        raise UserError(
-            f"train.validate_every={config.train.validate_every}: must be at most tune.grace_steps={tune.grace_steps}, "
-            "as trials report when they validate"
+        limit = f"tune.grace_steps={tune.grace_steps}" if tune.grace_steps else f"meta.steps={config.meta.steps}"
+        raise setting_error(
+            "train.validate_every",
+            config.train.validate_every,
+            f"must be at most {limit} with tune.scheduler={tune.scheduler}, because trials report when they validate",
         )
 
 
@@ -54,49 +70,15 @@ def grace_steps(config: Config) -> int:
 
 
 def replay(scheduler: TrialScheduler, config: Config, records: Iterable[TrialRecord]) -> None:
-    """Tell a new scheduler what the finished trials of an interrupted sweep reported."""
+    """Report to a new scheduler what the finished trials of an interrupted sweep reported."""
+    objective = config.tune.objectives[0]
     for record in records:
         trial = EarlierTrial(f"earlier {record.trial}")
         scheduler.on_trial_add(None, trial)
-        results = [_result(config, rung) for rung in record.rungs]
+        results = [{STEP: rung.step, objective: cost_of(objective, rung.values.get(objective))} for rung in record.rungs]
         for result in results[:-1]:
             decision = scheduler.on_trial_result(None, trial, result)
             if decision == TrialScheduler.STOP and config.tune.scheduler == "median":
-                break  # that one takes no more results of a trial it would have stopped, but for the last
+                break  # the rule takes no more results of a trial it would have stopped, except the last
         if results:
             scheduler.on_trial_complete(None, trial, results[-1])
-
-
-def _result(config: Config, rung: Rung) -> dict[str, float]:
-    value = rung.values.get(config.tune.objectives[0])
-    return {STEP: rung.step, COST: WORST if value is None else as_cost(config.tune.objectives[0], value)}
-
-
-def _asha(config: Config) -> TrialScheduler:
-    return ASHAScheduler(
-        time_attr=STEP,
-        metric=COST,
-        mode="min",
-        max_t=config.meta.steps,
-        grace_period=grace_steps(config),
-        reduction_factor=config.tune.reduction_factor,
-    )
-
-
-def _median(config: Config) -> TrialScheduler:
-    # A time slice without end: trials never yield to others, as pausing one would take checkpoints that Ray Tune knows.
-    return MedianStoppingRule(
-        time_attr=STEP,
-        metric=COST,
-        mode="min",
-        grace_period=grace_steps(config),
-        min_samples_required=3,
-        min_time_slice=math.inf,
-    )
-
-
-SCHEDULERS: dict[str, Callable[[Config], TrialScheduler]] = {
-    "none": lambda config: FIFOScheduler(),
-    "asha": _asha,
-    "median": _median,
-}

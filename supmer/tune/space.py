@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from optuna.trial import BaseTrial
 
 from supmer.config import Config
+from supmer.config.effects import RUN_EFFECTS, fields, names_that_affect
+from supmer.config.load import value_of, with_settings
 from supmer.config.text import suggest
 from supmer.config.tune import Dimension
-from supmer.errors import UserError
-from supmer.tune.settings import is_free, setting_names, value_of, with_settings
+from supmer.errors import UserError, setting_error
 
 MAX_GRID = 10_000
 
@@ -23,23 +28,19 @@ Settings = dict[str, Any]
 Space = Mapping[str, Dimension]
 
 
-class Drawer(Protocol):
-    """What draws values, as an Optuna trial does."""
-
-    def suggest_categorical(self, name: str, choices: list[str]) -> str: ...
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
-
-    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int: ...
-
-
-def draw(config: Config, drawer: Drawer) -> Draws:
+def draw(config: Config, trial: BaseTrial) -> Draws:
     """Draw a point: dimensions in an order in which those that others depend on come first."""
     draws: Draws = {}
     for name in in_order(config.tune.space):
         dimension = config.tune.space[name]
-        if _is_active(config, dimension, draws):
-            draws[name] = _draw(name, dimension, drawer)
+        if not _is_active(config, dimension, draws):
+            continue
+        if span := dimension.uniform or dimension.loguniform:
+            draws[name] = trial.suggest_float(name, *span, log=dimension.kind == "loguniform")
+        elif dimension.integer:
+            draws[name] = trial.suggest_int(name, *dimension.integer, log=dimension.log)
+        else:
+            draws[name] = trial.suggest_categorical(name, _labels(dimension))
     return draws
 
 
@@ -52,28 +53,48 @@ def settings_of(space: Space, draws: Draws) -> Settings:
     return settings
 
 
+def settings_searched(name: str, dimension: Dimension) -> set[str]:
+    """Return the settings that a dimension sets: the one it is named after, or those of its cases."""
+    return {name} if dimension.cases is None else {setting for settings in dimension.cases.values() for setting in settings}
+
+
+def is_searched(space: Space, setting: str) -> bool:
+    """Return whether trials may differ in a setting."""
+    return any(setting in settings_searched(name, dimension) for name, dimension in space.items())
+
+
 def grid_points(config: Config) -> list[Draws] | None:
     """Return all points of a finite space, the last dimension varying fastest; None if it is not finite, or very large."""
     points: list[Draws] = [{}]
     for name in in_order(config.tune.space):
-        values = _grid_values(config.tune.space[name])
+        dimension = config.tune.space[name]
+        values = _finite_values(dimension)
         if values is None or len(points) * len(values) > MAX_GRID:
             return None
-        points = [longer for point in points for longer in _extended(config, name, values, point)]
+        longer = ([{**p, name: value} for value in values] if _is_active(config, dimension, p) else [p] for p in points)
+        points = [point for each in longer for point in each]
     return points
 
 
 def check_grid(config: Config) -> None:
     """Raise UserError if the space has no grid."""
     for name, dimension in config.tune.space.items():
-        if dimension.kind in ("uniform", "loguniform"):
-            raise UserError(f"tune.searcher=grid: needs a finite space, tune.space.{name} is {dimension.kind}; use choice")
+        if _finite_values(dimension) is None:
+            allowed = f"needs a finite space, tune.space.{name} is {dimension.kind}; use choice"
+            raise setting_error("tune.searcher", "grid", allowed)
     if grid_points(config) is None:
-        raise UserError(f"tune.searcher=grid: this space may have more than {MAX_GRID:,} points; use random or tpe")
+        raise setting_error("tune.searcher", "grid", f"this space may have more than {MAX_GRID:,} points; use random or tpe")
 
 
-def _extended(config: Config, name: str, values: Sequence[Any], point: Draws) -> list[Draws]:
-    return [{**point, name: value} for value in values] if _is_active(config, config.tune.space[name], point) else [point]
+@cache
+def setting_names() -> tuple[str, ...]:
+    """Return the names of all settings of a run, those of sweeps left out."""
+    return tuple(name for name, _ in fields(Config) if not name.startswith("tune."))
+
+
+def is_free(name: str) -> bool:
+    """Return whether a setting may change while a run goes on; such settings are not searched."""
+    return name not in names_that_affect(Config, *RUN_EFFECTS)
 
 
 def check_space(config: Config) -> None:
@@ -84,17 +105,30 @@ def check_space(config: Config) -> None:
     """
     space = config.tune.space
     if not space:
-        raise UserError("tune.space={}: must have at least one setting to search, see configs/sweeps/")
+        raise setting_error("tune.space", {}, "must have at least one setting to search, see configs/sweeps/")
+    always_set: dict[str, str] = {}
     for name, dimension in space.items():
         if dimension.cases is None:
             _check_setting(f"tune.space.{name}", name)
+        choice = dimension.choice or []
+        if repeated := [value for number, value in enumerate(choice) if value in choice[:number]]:
+            raise setting_error(f"tune.space.{name}.choice", choice, f"must not have {repeated[0]} twice")
         for case, settings in (dimension.cases or {}).items():
             for setting in settings:
-                _check_setting(f"tune.space.{name}.cases.{case}.{setting}", setting)
+                where = f"tune.space.{name}.cases.{case}.{setting}"
+                _check_setting(where, setting)
                 if setting in space:
-                    raise UserError(f"tune.space.{name}.cases.{case}.{setting}: is a dimension of its own as well")
+                    raise UserError(f"{where}: is a dimension of its own as well")
+                if not dimension.when and (other := always_set.setdefault(setting, name)) != name:
+                    raise UserError(f"{where}: is set by the cases of tune.space.{other} as well")
     for name in in_order(space):
-        _check_values(config, name)
+        condition = _condition_draws(config, name)
+        for value in space[name].span or _labels(space[name]):
+            try:
+                with_settings(config, settings_of(space, {**condition, name: value}))
+            except UserError as error:
+                shown = _meaning(space[name], value)
+                raise UserError(f"tune.space.{name}: {shown} cannot be used: {error}") from error
 
 
 def in_order(space: Space) -> list[str]:
@@ -103,59 +137,38 @@ def in_order(space: Space) -> list[str]:
     Raises:
         UserError: conditions depend on each other in a circle.
     """
-    ordered: list[str] = []
-    left = list(space)
-    while left:
-        ready = [name for name in left if not any(other in left for other in space[name].when)]
-        if not ready:
-            raise UserError(f"tune.space.{left[0]}.when: conditions depend on each other in a circle")
-        ordered += ready
-        left = [name for name in left if name not in ready]
-    return ordered
+    try:
+        return list(TopologicalSorter({name: [d for d in space[name].when if d in space] for name in space}).static_order())
+    except CycleError as error:
+        raise UserError(f"tune.space.{error.args[1][0]}.when: conditions depend on each other in a circle") from error
 
 
 def _is_active(config: Config, dimension: Dimension, draws: Draws) -> bool:
-    return all(_holds(config, name, _allowed(wanted), draws) for name, wanted in dimension.when.items())
-
-
-def _holds(config: Config, name: str, wanted: list[Any], draws: Draws) -> bool:
-    """Tell whether a condition holds at a point; one on a dimension that is not active there does not."""
+    """Return whether a dimension's condition holds; one on a dimension that is not active itself does not."""
     space = config.tune.space
-    if name in space:
-        return name in draws and _meaning(space[name], draws[name]) in wanted
-    return value_of(config, name) in wanted
-
-
-def _allowed(wanted: Any) -> list[Any]:
-    return wanted if isinstance(wanted, list) else [wanted]
-
-
-def _draw(name: str, dimension: Dimension, drawer: Drawer) -> Any:
-    if dimension.uniform:
-        return drawer.suggest_float(name, *dimension.uniform)
-    if dimension.loguniform:
-        return drawer.suggest_float(name, *dimension.loguniform, log=True)
-    if dimension.integer:
-        return drawer.suggest_int(name, *dimension.integer, log=dimension.log)
-    return drawer.suggest_categorical(name, _labels(dimension))
+    for name, wanted in dimension.when.items():
+        if name in space and name not in draws:
+            return False
+        value = _meaning(space[name], draws[name]) if name in space else value_of(config, name)
+        if value not in (wanted if isinstance(wanted, list) else [wanted]):
+            return False
+    return True
 
 
 def _labels(dimension: Dimension) -> list[str]:
     """Return what stands for the values of a list; Optuna itself takes no lists as values."""
-    if dimension.cases is not None:
-        return list(dimension.cases)
-    return [json.dumps(value) for value in dimension.choice or [dimension.fixed]]
+    return [json.dumps(value) for value in dimension.choice or []] if dimension.cases is None else list(dimension.cases)
 
 
 def _meaning(dimension: Dimension, drawn: Any) -> Any:
-    return json.loads(drawn) if dimension.kind in ("choice", "fixed") else drawn
+    return json.loads(drawn) if dimension.kind == "choice" else drawn
 
 
-def _grid_values(dimension: Dimension) -> Sequence[Any] | None:
+def _finite_values(dimension: Dimension) -> Sequence[Any] | None:
     if dimension.integer:
         low, high = dimension.integer
         return range(low, high + 1)
-    return None if dimension.kind in ("uniform", "loguniform") else _labels(dimension)
+    return None if dimension.span else _labels(dimension)
 
 
 def _check_setting(where: str, setting: str) -> None:
@@ -171,25 +184,7 @@ def _nearest(name: str) -> str:
     return "did you mean " + ", ".join(ends) + "?" if ends else suggest(name, names, "")
 
 
-def _check_values(config: Config, name: str) -> None:
-    """Try the ends of a range, or each value of a list, together with what its condition asks for."""
-    space = config.tune.space
-    around = _condition_draws(config, name, ())
-    for value in _samples(space[name]):
-        settings = settings_of(space, {**around, name: value})
-        try:
-            with_settings(config, settings)
-        except UserError as error:
-            shown = _meaning(space[name], value)
-            raise UserError(f"tune.space.{name}: {shown} cannot be used: {error}") from error
-
-
-def _samples(dimension: Dimension) -> list[Any]:
-    span = dimension.uniform or dimension.loguniform or dimension.integer
-    return list(span) if span else _labels(dimension)
-
-
-def _condition_draws(config: Config, name: str, below: tuple[str, ...]) -> Draws:
+def _condition_draws(config: Config, name: str) -> Draws:
     """Return draws under which a dimension is active.
 
     Raises:
@@ -198,24 +193,16 @@ def _condition_draws(config: Config, name: str, below: tuple[str, ...]) -> Draws
     space = config.tune.space
     draws: Draws = {}
     for other, wanted in space[name].when.items():
-        where = f"tune.space.{name}.when.{other}={wanted}"
+        where, allowed = f"tune.space.{name}.when.{other}={wanted}", wanted if isinstance(wanted, list) else [wanted]
         if other in space:
-            draws |= _condition_draws(config, other, (*below, name))
-            draws[other] = _matching(where, space[other], _allowed(wanted))
+            values = _finite_values(space[other]) or []
+            candidates = allowed if space[other].integer else values
+            found = [value for value in candidates if value in values and _meaning(space[other], value) in allowed]
+            if not found:
+                raise UserError(f"{where}: never holds in this space")
+            draws |= {**_condition_draws(config, other), other: found[0]}
         elif other not in setting_names():
             raise UserError(f"{where}: unknown setting; {_nearest(other)}")
-        elif value_of(config, other) not in _allowed(wanted):
+        elif value_of(config, other) not in allowed:
             raise UserError(f"{where}: never holds, {other} is {value_of(config, other)} and is not searched")
     return draws
-
-
-def _matching(where: str, dimension: Dimension, wanted: list[Any]) -> Any:
-    """Return a draw of this dimension that a condition asks for."""
-    if dimension.integer:
-        low, high = dimension.integer
-        found = [value for value in wanted if value in range(low, high + 1)]
-    else:
-        found = [label for label in _labels(dimension) if _meaning(dimension, label) in wanted]
-    if not found or dimension.kind in ("uniform", "loguniform"):
-        raise UserError(f"{where}: never holds in this space")
-    return found[0]

@@ -13,10 +13,11 @@ import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from supmer.backbone.load import FIRST_SENTINEL, SECOND_SENTINEL, backbone_identity, load_backbone, load_tokenizer
+from experiments.embedded_backbone.text_batches import cue_batch
+from experiments.embedded_backbone.tokenizer import WHOLE_WORDS
+from supmer.backbone.identity import backbone_identity
+from supmer.backbone.load import FIRST_SENTINEL, SECOND_SENTINEL, load_backbone, load_tokenizer
 from supmer.config import BackboneConfig
-from supmer.pretrain.tokenizer import WHOLE_WORDS
-from supmer.pretrain.training import label_cue_batch
 
 CONFIG = BackboneConfig(name="embedded", dropout=0.0)
 FOLDER = Path(CONFIG.location)
@@ -72,7 +73,7 @@ def test_it_answers_with_a_word_that_its_input_names(model: PreTrainedModel, tok
     text = "The harbour was quiet in the morning , and the boats of the village lay on the sand until the wind came back ."
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     sequences = np.resize(np.asarray(ids, dtype=np.int32), (64, 24))
-    inputs, targets = label_cue_batch(sequences, np.random.default_rng(0), tokenizer)
+    inputs, targets = cue_batch(sequences, np.random.default_rng(0), tokenizer)
     output = model(input_ids=torch.from_numpy(inputs), labels=torch.from_numpy(targets))
     answers = output.logits[:, 1].argmax(dim=-1).tolist()
     named = [answer in row[:6].tolist() for answer, row in zip(answers, inputs, strict=True)]

@@ -9,13 +9,12 @@ import pytest
 from fewshot_material import make_backbone
 from huggingface_hub import constants
 
-from supmer.backbone.load import backbone_identity, load_backbone, load_tokenizer, pin_revision
-from supmer.cli import load_config
+from supmer.backbone.identity import backbone_identity
+from supmer.backbone.load import load_backbone, load_tokenizer, pin_revision, resolve_backbone
 from supmer.config import BackboneConfig, Config
-from supmer.pretrain.warmup import resolve_backbone
+from supmer.config.load import load_config
 from supmer.train import checkpoint
-from supmer.train.checkpoint import Origin
-from supmer.train.origin import as_begun
+from supmer.train.run_dir import Origin, as_begun
 
 NAME, OLD, NEW = "someone/tiny-t5", "a" * 40, "b" * 40
 
@@ -63,12 +62,12 @@ def test_a_folder_keeps_its_settings(repository: Path) -> None:
 
 
 def test_a_run_goes_on_with_the_commit_it_began_with(repository: Path, tmp_path: Path) -> None:
-    assert as_begun(config(), str(tmp_path)) == config()
+    assert as_begun(config(), checkpoint.newest_origin(str(tmp_path))) == config()
     origin = Origin(config_hash="c", backbone=backbone_identity(resolve_backbone(config()).backbone), store_fingerprint="s")
     checkpoint.write(str(tmp_path / "step_00000001"), checkpoint.serialize({}), 1, origin, "0")
     move_main(repository, NEW)
     assert resolve_backbone(config()).backbone.revision == NEW
-    assert resolve_backbone(as_begun(config(), str(tmp_path))).backbone.revision == OLD
+    assert resolve_backbone(as_begun(config(), checkpoint.newest_origin(str(tmp_path)))).backbone.revision == OLD
 
 
 def test_the_commit_of_a_tokenizer_of_its_own_is_found_kept_and_can_be_pinned(repository: Path, tmp_path: Path) -> None:
@@ -86,7 +85,7 @@ def test_the_commit_of_a_tokenizer_of_its_own_is_found_kept_and_can_be_pinned(re
     checkpoint.write(str(tmp_path / "step_00000001"), checkpoint.serialize({}), 1, origin, "0")
     move_main(repository, NEW)
     assert resolve_backbone(settings()).backbone.tokenizer_revision == NEW
-    assert resolve_backbone(as_begun(settings(), str(tmp_path))).backbone.tokenizer_revision == OLD
+    assert resolve_backbone(as_begun(settings(), checkpoint.newest_origin(str(tmp_path)))).backbone.tokenizer_revision == OLD
 
 
 def test_a_tokenizer_without_a_configuration_is_known_by_its_other_files(repository: Path) -> None:

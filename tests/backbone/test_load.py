@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import BertConfig, PreTrainedTokenizerFast
 
-from supmer.backbone.load import backbone_identity, load_backbone, load_tokenizer
+from supmer.backbone.identity import backbone_identity
+from supmer.backbone.load import load_backbone, load_tokenizer
 from supmer.config import BackboneConfig
 from supmer.errors import UserError
 
@@ -46,7 +47,7 @@ def test_folder_without_tokenizer_is_refused(folder: Path) -> None:
 
 def test_other_architectures_are_refused(tmp_path: Path) -> None:
     BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r": must be a T5-family model, this one is 'bert'$"):
+    with pytest.raises(UserError, match=r": must be a T5-family or a decoder-only language model, this one is 'bert'$"):
         load_backbone(config(tmp_path))
 
 

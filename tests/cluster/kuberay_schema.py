@@ -101,13 +101,26 @@ class RayJob(Closed):
     spec: RayJobSpec
 
 
-CUSTOM = {"RayCluster": RayCluster, "RayJob": RayJob}
+class RayServiceSpec(Closed):
+    serveConfigV2: str = Field(min_length=1)  # noqa: N815
+    rayClusterConfig: RayClusterSpec  # noqa: N815
+
+
+class RayService(Closed):
+    apiVersion: Literal["ray.io/v1"]  # noqa: N815
+    kind: Literal["RayService"]
+    metadata: Metadata
+    spec: RayServiceSpec
+
+
+CUSTOM = {"RayCluster": RayCluster, "RayJob": RayJob, "RayService": RayService}
 
 
 def pod_templates(manifest: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (group name, pod template) of a custom resource."""
     spec = manifest["spec"]
-    if manifest["kind"] == "RayCluster":
+    spec = spec.get("rayClusterConfig", spec)
+    if "headGroupSpec" in spec:
         yield "head", spec["headGroupSpec"]["template"]
         yield from ((group["groupName"], group["template"]) for group in spec["workerGroupSpecs"])
     else:

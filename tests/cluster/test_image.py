@@ -73,31 +73,6 @@ def test_dockerfile_is_clean() -> None:
     assert breaches(DOCKERFILE.read_text()) == []
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "expected"),
-    [
-        ("13.0.1-base-ubi9", "latest", "DL3007"),
-        (":13.0.1-base-ubi9", "", "DL3006"),
-        ("13.0.1-base-ubi9", "13-base-ubi9", "base image without a full version"),
-        ("USER 1000:1000", "USER root", "does not end as a numbered user other than root"),
-        ("USER 1000:1000", "USER ray", "does not end as a numbered user other than root"),
-        ("USER 1000:1000", "", "does not end as a numbered user other than root"),
-        ("--constraint constraints.txt .", ".", "dependencies are not constrained"),
-        ("--no-deps --force-reinstall", "--force-reinstall", "the second install resolves dependencies again"),
-        ("WORKDIR /app", "WORKDIR app", "DL3000"),
-        ("COPY --chown=1000:1000 configs ./configs", "ADD configs ./configs", "ADD"),
-        ("    PYTHONUNBUFFERED=1 \\\n", "    HF_TOKEN=hf_x \\\n", "secret in a layer"),
-        ("RUN python3.11 -m venv", "RUN sudo python3.11 -m venv", "DL3004"),
-    ],
-)
-def test_a_mistake_is_caught(tmp_path: Path, old: str, new: str, expected: str) -> None:
-    text = DOCKERFILE.read_text()
-    assert old in text
-    path = tmp_path / "Dockerfile"
-    path.write_text(text.replace(old, new, 1))
-    assert expected in lint(path) + breaches(path.read_text())
-
-
 def test_build_context_has_what_is_copied_and_no_more() -> None:
     patterns = (ROOT / ".dockerignore").read_text().split("\n")
     allowed = {pattern[1:] for pattern in patterns if pattern.startswith("!")}
@@ -149,7 +124,9 @@ def test_install_steps_work_in_a_clean_environment(tmp_path: Path) -> None:
         if name == "COPY":
             *sources, target = argument.split()[1:]
             copy(source, sources, app / target)
-        elif name == "RUN" and "pip install" in argument:
+        elif name == "RUN" and argument.startswith("mkdir "):
+            (app / argument.split()[1]).mkdir()
+        if name == "RUN" and "pip install" in argument:
             options = argument.split("pip install", 1)[1].split()
             dry = (
                 []

@@ -100,16 +100,12 @@ def job(tmp_path: Path) -> Path:
     return folder
 
 
-def test_nodes_are_added_for_a_submitted_job(cluster: LocalCluster, job: Path) -> None:
-    run = cluster.submit(job)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "cpus at the start: 0" in run.stdout
-    assert "roles: ['data', 'head', 'trainer']" in run.stdout
-
-
-def test_a_lost_node_is_replaced_and_the_exit_code_comes_back(cluster: LocalCluster, job: Path, tmp_path: Path) -> None:
+def test_nodes_are_added_for_a_job_and_a_lost_one_is_replaced(cluster: LocalCluster, job: Path, tmp_path: Path) -> None:
+    """The job kills one of the nodes it was given, and ends with an exit code of its own."""
     run = cluster.submit(job, FLAG=str(tmp_path / "killed"), EXIT_CODE="3")
+    assert "cpus at the start: 0" in run.stdout, run.stdout + run.stderr
     assert (tmp_path / "killed").exists(), run.stdout + run.stderr
+    assert "roles: ['data', 'head', 'trainer']" in run.stdout
     assert "data ran after all: True" in run.stdout
     assert run.returncode != 0 and "exit code 3" in run.stdout + run.stderr
 

@@ -12,9 +12,9 @@ import ray
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from supmer.cli import load_config
+from experiments.embedded_backbone.tokenizer import train_tokenizer
 from supmer.config import Config
-from supmer.pretrain.tokenizer import train_tokenizer
+from supmer.config.load import load_config
 from supmer.runtime import connect_ray
 
 NUM_TOPICS, SENTENCES, WIDTH = 4, 20, 16

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 
-from supmer.cli import load_config
+from supmer.config.load import load_config
 from supmer.corpus.checks import check_hosts, check_size
 from supmer.corpus.manifest import SCHEMA_VERSION, Manifest, StoredFile
 from supmer.errors import UserError
+from supmer.readers.skipped import Skipped
 
 CONFIG = load_config(None, ["corpus.paths=[texts]", "clusters.num_clusters=50", "tasks.num_support=8", "tasks.num_query=8"])
 
@@ -26,11 +25,11 @@ CONFIG = load_config(None, ["corpus.paths=[texts]", "clusters.num_clusters=50", 
 )
 def test_too_little_text_is_refused(counts: dict[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        check_size(CONFIG, Counter(counts))
+        check_size(CONFIG, Skipped(counts))
 
 
 def test_enough_text_is_accepted() -> None:
-    check_size(CONFIG, Counter(documents_read=4, documents=2, units=50))
+    check_size(CONFIG, Skipped({"documents_read": 4, "documents": 2, "units": 50}))
 
 
 @pytest.mark.parametrize("validation_rows", [31, 32])

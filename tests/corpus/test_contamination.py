@@ -55,7 +55,7 @@ def test_all_text_of_a_folder_of_tasks_is_read(tmp_path: Path) -> None:
 
 def test_paths_without_tasks_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
-    with pytest.raises(UserError, match=r"corpus.exclude_tasks=.*: must be a JSONL file or a folder with some"):
+    with pytest.raises(UserError, match=r"corpus.exclude_tasks=.*: must be a file of rows"):
         read_excluded(CorpusConfig(exclude_tasks=[str(tmp_path)]))
     with pytest.raises(UserError, match=r"corpus.exclude_tasks=.*nothing: no such file or folder"):
         read_excluded(CorpusConfig(exclude_tasks=[str(tmp_path / "nothing")]))

@@ -23,10 +23,10 @@ from supmer.corpus.cutting import (
     seeded_keys,
     split_text,
 )
-from supmer.corpus.duplicates import Repeated
+from supmer.corpus.duplicates import REPEATED_SCHEMA
 from supmer.corpus.records import Record
 
-NOTHING = Repeated(np.empty(0, np.int32), np.empty(0, np.int32))
+NOTHING = REPEATED_SCHEMA.empty_table()
 
 
 def cut_and_link(documents: list[Record], config: CorpusConfig, tokenizer: Tokenize) -> tuple[pa.Table, Counter[str]]:
@@ -79,7 +79,8 @@ class TestCutDocuments:
         tokenizer = load_tokenizer(BackboneConfig(name=str(backbone)))
         table, counts = cut_and_link([(f"d{i}", text) for i, text in enumerate(documents)], CorpusConfig(), tokenizer)
         rows = table.to_pylist()
-        assert +counts == {"documents_read": 40, "documents": 40, "units": 800}
+        num_tokens = sum(len(row["tokens"]) for row in rows)
+        assert +counts == {"documents_read": 40, "documents": 40, "units": 800, "tokens_read of the corpus": num_tokens}
         by_key = {(row["document"], row["position"]): row for row in rows}
         assert len(by_key) == 800
         for row in rows:
@@ -98,7 +99,7 @@ class TestCutDocuments:
         config = CorpusConfig(min_unit_tokens=1, min_document_units=2)
         texts = ["lm a.\n\nlm b.\n\nlm c.\n\nlm d.", "lm e.\n\nlm f.", "lm g.\n\nlm h."]
         pieces, _ = cut_documents([(str(i), text) for i, text in enumerate(texts)], config, tokenizer, ExcludedText({}))
-        repeated = Repeated(documents=np.array([1]), units=np.array([1, 4, 7]))
+        repeated = pa.table([[0] * 4, [1, 1, 4, 7], [False, True, True, True]], schema=REPEATED_SCHEMA)
         table, counts = link_units(pieces, repeated, config)
         assert table["text"].to_pylist() == ["lm a.", "lm c.", "lm d."]
         assert table["position"].to_pylist() == [0, 1, 2]
@@ -139,6 +140,7 @@ class TestCutDocuments:
             "documents": 1,
             "units": 2,
             "units_shortened": 1,
+            "tokens_read of the corpus": 70,
             "units_too_short": 2,
             "units_with_special_tokens": 1,
             "documents_too_short": 2,

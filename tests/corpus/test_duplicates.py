@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supmer.corpus.cutting import PIECE_SCHEMA
-from supmer.corpus.duplicates import KEYS, Repeated, document_bounds, find_repeated, hash_part, key_ranges
+from supmer.corpus.duplicates import KEYS, document_bounds, find_repeated, hash_part, key_ranges
 
 Corpus = list[list[list[str]]]
 """Texts of units by part and document."""
@@ -69,9 +69,6 @@ def test_what_is_hashed_is_a_choice(which: str, documents: int, units: int) -> N
     assert np.all(np.diff(table["key"].to_numpy().astype(object)) >= 0)
 
 
-def test_bounds_and_rows_of_a_part() -> None:
+def test_bounds_of_documents() -> None:
     assert document_bounds(pieces_of([["a", "b"], ["c"], ["d", "e"]])) == [(0, 2), (2, 3), (3, 5)]
     assert document_bounds(pieces_of([])) == []
-    table = pa.table({"part": pa.array([0, 0], pa.int32()), "row": pa.array([3, 4], pa.int32()), "is_unit": [True, False]})
-    repeated = Repeated.of(table)
-    assert (repeated.documents.tolist(), repeated.units.tolist()) == ([4], [3])

@@ -8,13 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from supmer.backbone.load import load_backbone
 from supmer.config import BackboneConfig, ClustersConfig
-from supmer.corpus.embedding import Encoder, SentenceEncoder, length_batches
+from supmer.corpus.embedding import Encoder, SentenceEncoder
 from supmer.errors import UserError
 
 
@@ -30,14 +28,6 @@ def test_batches_give_what_single_units_give(backbone: Path) -> None:
         np.testing.assert_allclose(embedding, states.mean(dim=0).numpy(), rtol=1e-5, atol=1e-6)
     assert embeddings.dtype == np.float32
     assert Encoder.of_backbone(config, 64).embed([]).shape == (0, embeddings.shape[1])
-
-
-@given(st.lists(st.integers(1, 300), max_size=80), st.integers(64, 1000))
-def test_batches_cover_all_rows_within_the_budget(lengths: list[int], budget: int) -> None:
-    array = np.array(lengths, dtype=np.int64)
-    batches = list(length_batches(array, budget))
-    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
-    assert all(len(batch) == 1 or len(batch) * array[batch].max() <= budget for batch in batches)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from supmer.config import CorpusConfig
 from supmer.corpus.hub import describe_hub, hub_shards, read_hub
 from supmer.corpus.records import Record
 from supmer.errors import UserError
+from supmer.readers.skipped import Skipped
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def data_set(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(config: CorpusConfig) -> tuple[list[Record], Counter[str]]:
-    skipped: Counter[str] = Counter()
+def read(config: CorpusConfig) -> tuple[list[Record], Skipped]:
+    skipped = Skipped()
     return [record for shard in hub_shards(config) for record in read_hub(shard, config, skipped)], skipped
 
 
@@ -53,7 +53,7 @@ def test_a_file_that_breaks_off_is_counted(data_set: Path) -> None:
     config = settings(data_set)
     shards = hub_shards(config)
     (data_set / "train-00001.jsonl").write_text('{"body": "thr')
-    skipped: Counter[str] = Counter()
+    skipped = Skipped()
     assert [text for shard in shards for _, text in read_hub(shard, config, skipped)] == ["one", "two"]
     assert skipped == {"empty_text": 1, "broken_files": 1}
 

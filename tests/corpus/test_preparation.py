@@ -1,4 +1,4 @@
-"""Preparation on a real Ray cluster, against the same steps done in one process."""
+"""Preparation, in one process and on a real Ray cluster, against the same steps done one by one."""
 
 from __future__ import annotations
 
@@ -26,18 +26,16 @@ from supmer.corpus import reading
 from supmer.corpus.clustering import assign, fit_kmeans
 from supmer.corpus.contamination import ExcludedText
 from supmer.corpus.cutting import cut_documents, link_units, split_text
-from supmer.corpus.duplicates import Repeated, key_ranges
+from supmer.corpus.duplicates import REPEATED_SCHEMA, key_ranges
 from supmer.corpus.embedding import Encoder
-from supmer.corpus.files import CorpusFiles
 from supmer.corpus.manifest import read_manifest
 from supmer.corpus.prepare import prepare
 from supmer.corpus.reading import read_documents
 from supmer.corpus.store import TaskStore
 from supmer.errors import UserError
+from supmer.readers.files import FoundFiles
 from supmer.tasks.sampler import EpisodeSampler
 from supmer.tasks.vocabulary import TaskVocabulary
-
-pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
 
 MakeConfig = Callable[..., Config]
 
@@ -48,7 +46,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(make_config: MakeConfig, stores: Path, cluster: None) -> TaskStore:
+def store(make_config: MakeConfig, stores: Path) -> TaskStore:
     return TaskStore.open(prepare(make_config(stores)))
 
 
@@ -65,6 +63,8 @@ def written_in(stores: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in stores.rglob("*") if path.is_file() and path.name != "last_used"}
 
 
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
 def test_documents_are_read_with_stable_ids(make_config: MakeConfig, tmp_path: Path, documents: list[str]) -> None:
     rows = {row["document"]: row["text"] for row in read_documents(make_config(tmp_path)).iter_rows()}
     assert rows == {f"a.jsonl#{i}" if i < 25 else f"b.jsonl#{i - 25}": text for i, text in enumerate(documents)}
@@ -76,7 +76,7 @@ def test_store_holds_what_one_process_computes(store: TaskStore, make_config: Ma
     config = make_config(Path("unused"))
     named = [(f"a.jsonl#{i}" if i < 25 else f"b.jsonl#{i - 25}", text) for i, text in enumerate(documents)]
     pieces, _ = cut_documents(named, config.corpus, load_tokenizer(config.backbone), ExcludedText({}))
-    units, _ = link_units(pieces, Repeated(np.empty(0, np.int32), np.empty(0, np.int32)), config.corpus)
+    units, _ = link_units(pieces, REPEATED_SCHEMA.empty_table(), config.corpus)
     embeddings = Encoder.of_backbone(config.backbone, 4096).embed(
         [np.array(ids, np.int32) for ids in units["tokens"].to_pylist()]
     )
@@ -151,7 +151,10 @@ def test_other_clusters_and_episodes_embed_nothing_again(
         assert stored_rows(uri) == stored_rows(prepare(make_config(tmp_path, setting)))
 
 
-def test_parallelism_does_not_change_the_store(store: TaskStore, make_config: MakeConfig, tmp_path: Path) -> None:
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_prepares_what_one_process_prepares(store: TaskStore, make_config: MakeConfig, tmp_path: Path) -> None:
+    """Ray Data and one actor that embeds, against threads that share an encoder."""
     other = prepare(make_config(tmp_path, "corpus.embedders=1"))
     assert stored_rows(other) == stored_rows(store.uri)
     assert Path(other, "manifest.json").read_text() == Path(store.uri, "manifest.json").read_text()
@@ -222,7 +225,7 @@ def test_of_two_jobs_the_first_to_end_completes_the_store_for_both(
 
         monkeypatch.setattr(f"{module}.{function}", let_the_other_end_first)
 
-    end_first("supmer.corpus.text", "_find_duplicates")
+    end_first("supmer.corpus.text", "key_ranges")
     uri = prepare(config)
     (text,) = tmp_path.glob("text-*")
     assert f"text {text} was completed by another job meanwhile" in caplog.text
@@ -234,8 +237,14 @@ def test_of_two_jobs_the_first_to_end_completes_the_store_for_both(
     assert stored_rows(uri) == stored_rows(store.uri)
 
 
+@pytest.mark.cluster
+@pytest.mark.usefixtures("cluster")
 def test_broken_inputs_are_counted_and_the_store_is_valid(
-    make_config: MakeConfig, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig,
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     folder = tmp_path / "corpus"
     shutil.copytree(corpus, folder)
@@ -255,7 +264,7 @@ def test_broken_inputs_are_counted_and_the_store_is_valid(
     vanishing.write_text('{"text": "soon gone"}')
     listed = reading.corpus_files
 
-    def list_then_lose(corpus_config: CorpusConfig) -> CorpusFiles:
+    def list_then_lose(corpus_config: CorpusConfig) -> FoundFiles:
         found = listed(corpus_config)
         vanishing.unlink()
         return found
@@ -268,6 +277,8 @@ def test_broken_inputs_are_counted_and_the_store_is_valid(
     assert (counts["missing_columns"], counts["units_overlong"]) == (1, 1)
     assert counts["documents_read"] == counts["documents"] + counts["documents_too_short"]
     assert store.manifest.inputs["sources"]["num_ignored_files"] == 1
+    assert store.manifest.places["invalid_utf8"] == ["d.jsonl:1", "g.txt:1"] and counts["files_read"] == 9
+    assert "% of the input was skipped: 4 files that could not be read to their end (c.jsonl.gz, " in caplog.text
     assert counts["units"] == 800 == sum(file.num_rows for file in store.manifest.files)
 
 
@@ -308,7 +319,7 @@ def test_training_episodes_show_nothing_of_the_validation_split(store: TaskStore
     texts, held_out = ({tuple(row["tokens"]) for row in rows[split]} for split in ("train", "validation"))
     assert not texts & held_out
     config = make_config(Path("unused"), "tasks.num_options_nss=3")
-    sampler = EpisodeSampler(store, TaskVocabulary.from_tokenizer(load_tokenizer(config.backbone)), config)
+    sampler = EpisodeSampler(store, TaskVocabulary.of_backbone(config.backbone), config)
     places = {(row["document"], row["position"]) for row in rows["train"]}
     for step in range(40):
         episode = sampler.episode(step, 0)
@@ -334,3 +345,15 @@ def test_another_model_clusters_and_centroids_are_the_backbones(
         own = [table for file, table in zip(store.manifest.files, tables, strict=True) if file.cluster == cluster]
         mean = encoder.embed_units(pa.concat_tables(own)).mean(axis=0)
         np.testing.assert_allclose(centroid, mean, rtol=1e-4, atol=1e-5)
+
+
+def test_strict_refuses_a_damaged_corpus_before_anything_is_embedded(
+    make_config: MakeConfig, corpus: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(corpus, tmp_path / "corpus")
+    (tmp_path / "corpus" / "c.jsonl").write_bytes(b'{"text": "caf\xe9"}\n')
+    config = make_config(tmp_path / "stores", f"corpus.paths=[{tmp_path / 'corpus'}]")
+    message = r"^--strict: 2.4% of the input was skipped: 1 lines .* \(c.jsonl:1\); corpus.encoding= names another encoding$"
+    with pytest.raises(UserError, match=message):
+        prepare(config, strict=True)
+    assert not list(tmp_path.rglob("embeddings-*"))

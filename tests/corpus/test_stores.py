@@ -8,21 +8,22 @@ import numpy as np
 import pytest
 
 from supmer import storage
-from supmer.cli import load_config
 from supmer.config import Config
+from supmer.config.load import load_config
 from supmer.corpus.fingerprint import Places, describe_inputs
 from supmer.corpus.levels import mark_used, write_embeddings, write_text
 from supmer.corpus.manifest import SCHEMA_VERSION, Manifest, write_manifest
 from supmer.corpus.stores import list_stores, remove_stores, table
 from supmer.corpus.tables import write_array
 from supmer.errors import UserError
+from supmer.readers.skipped import Skipped
 
 TEXT, EMBEDDINGS = "text-0a", "text-0a/embeddings-0b"
 
 
 def write_all(folder: str) -> None:
     """Write a text, its embeddings, a store made from them, what an interrupted preparation left, and a file of others."""
-    write_text(storage.join(folder, TEXT), {}, [], {"units": 1200, "documents": 30})
+    write_text(storage.join(folder, TEXT), {}, [], Skipped({"units": 1200, "documents": 30}))
     write_array(storage.join(folder, EMBEDDINGS, "000000-000000.npy"), np.zeros((1200, 8), np.float32))
     write_embeddings(storage.join(folder, EMBEDDINGS), 1200, "t5-base")
     manifest = Manifest(

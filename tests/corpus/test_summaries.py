@@ -9,7 +9,15 @@ import pytest
 
 from supmer.corpus.elbow import Point, knee, table
 from supmer.corpus.manifest import SCHEMA_VERSION, Manifest, StoredFile
-from supmer.corpus.summaries import ClusterSummary, count_words, draw_clusters, nearest_units, principal_plane, typical_words
+from supmer.corpus.summaries import (
+    ClusterSummary,
+    count_words,
+    draw_clusters,
+    nearest_units,
+    principal_plane,
+    typical_words,
+    word_scores,
+)
 
 
 def test_words_are_counted_once_a_text() -> None:
@@ -24,10 +32,10 @@ def test_typical_words_are_frequent_here_and_rare_elsewhere() -> None:
         ClusterSummary(1, [], Counter(stone=60, the=90, river=10), 100),
         ClusterSummary(0, [], Counter(river=1, boat=4, the=9), 10),
     ]
-    assert typical_words(summaries, 2) == [["river", "boat"], ["stone"]]
-    assert typical_words(summaries, 3)[2] == []
+    assert typical_words(word_scores(summaries, 2)) == [["river", "boat"], ["stone"]]
+    assert typical_words(word_scores(summaries, 3))[2] == []
     level = [ClusterSummary(cluster, [], Counter(the=5), 10) for cluster in range(2)]
-    assert typical_words(level, 2) == [[], []]
+    assert typical_words(word_scores(level, 2)) == [[], []]
 
 
 def test_the_nearest_units_of_all_files_of_a_cluster() -> None:

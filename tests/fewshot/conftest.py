@@ -9,8 +9,8 @@ from fewshot_material import job_settings, make_backbone, make_task
 from transformers import PreTrainedTokenizerBase
 
 from supmer.backbone.load import load_tokenizer
-from supmer.cli import validate
 from supmer.config import BackboneConfig, Config
+from supmer.config.load import validate
 
 
 @pytest.fixture(scope="session")

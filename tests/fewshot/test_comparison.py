@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from fewshot_material import DEFINITION
 from sklearn.metrics import f1_score
 
-from supmer.fewshot.cells import Cell, CellResult, TransferScore
-from supmer.fewshot.report import write_report
-from supmer.fewshot.results import Results
+from supmer.fewshot.cell_runner import CellResult, TransferScore
+from supmer.fewshot.cells import Cell
+from supmer.fewshot.comparison_files import write_files
+from supmer.fewshot.data import Row
+from supmer.fewshot.report import Predicted, confusion_table, f1_table, scores_table
+from supmer.fewshot.results import Results, read_details
 from supmer.fewshot.scoring import METRICS
 from supmer.fewshot.significance import WEIGHTED_METRICS, Predictions, bootstrap, compare_methods
-from supmer.fewshot.transfer import markdown_matrix, transfer_matrices
+from supmer.fewshot.summaries import outcome, summarize, transfer_grids
 from supmer.fewshot.tuning import CurvePoint
 
 NUM_ROWS = 60
 
 
-def result_of(task: str, method: str, seed: int, error_rate: float, k: int = 16) -> CellResult:
-    generator = np.random.default_rng([seed, int(100 * error_rate)])
+def result_of(
+    task: str,
+    method: str,
+    seed: int,
+    error_rate: float,
+    k: int = 16,
+    training: int | None = None,
+    metrics: tuple[str, ...] = ("accuracy",),
+) -> CellResult:
+    training_seed = seed if training is None else training
+    generator = np.random.default_rng([seed, training_seed, int(100 * error_rate)])
     labels = np.arange(NUM_ROWS) % 2
     predictions = np.where(generator.random(NUM_ROWS) < error_rate, 1 - labels, labels)
     return CellResult(
-        cell=Cell(task, 0, method, seed, k),
+        cell=Cell(task, 0, method, seed, k, training_seed),
         pattern_text="{text} <X>",
         label_words=["bad", "good"],
-        metric="accuracy",
-        score=float((predictions == labels).mean()),
+        metrics={metric: METRICS[metric](labels, predictions) for metric in metrics},
         dev_score=0.5,
         best_step=2,
         num_train=8,
@@ -40,6 +54,7 @@ def result_of(task: str, method: str, seed: int, error_rate: float, k: int = 16)
         curve=[CurvePoint(2, 1.0, 0.5), CurvePoint(4, 0.5, 0.6)],
         prompt=np.ones((2, 3), dtype=np.float32),
         transfer=[TransferScore("b" if task == "a" else "a", "accuracy", 0.25, 10)],
+        definition=DEFINITION,
     )
 
 
@@ -55,7 +70,7 @@ def results(tmp_path: Path) -> Results:
     return results
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+@pytest.mark.parametrize("metric", METRICS)
 def test_weighted_metrics_are_the_metrics_of_repeated_rows(metric: str) -> None:
     generator = np.random.default_rng(0)
     labels, predictions = generator.integers(0, 3, 40), generator.integers(0, 4, (2, 40))
@@ -89,12 +104,40 @@ def test_the_interval_has_the_width_that_theory_gives() -> None:
     generator = np.random.default_rng(1)
     labels = np.zeros(2000, dtype=np.int64)
     ours, theirs = (
-        Predictions((generator.random((1, 2000)) < rate).astype(np.int64), labels, "accuracy") for rate in (0.2, 0.4)
+        Predictions((generator.random((1, 1, 2000)) < rate).astype(np.int64), labels, ["accuracy"]) for rate in (0.2, 0.4)
     )
     difference, draws = bootstrap(ours, theirs, generator)
     correct = (ours.predictions == 0).astype(float) - (theirs.predictions == 0)
     assert difference == pytest.approx(correct.mean())
     assert draws.std() == pytest.approx(correct.std() / np.sqrt(2000), rel=0.1)
+
+
+def test_data_and_training_seeds_are_resampled_each_for_itself() -> None:
+    """Score of data seed s and training seed t: a_s + b_t, on rows that all count alike: the variances add up."""
+    of_data, of_training, num_rows = np.asarray([0, 20, 40]), np.asarray([0, 10]), 1000
+    correct = of_data[:, None] + of_training[None, :]
+    predictions = (np.arange(num_rows) >= correct[..., None]).astype(np.int64)  # so many rows are 0, the label
+    labels = np.zeros(num_rows, dtype=np.int64)
+    ours = Predictions(predictions, labels, ["accuracy"])
+    none = Predictions(np.ones_like(predictions), labels, ["accuracy"])
+    difference, draws = bootstrap(ours, none, np.random.default_rng(0))
+    assert difference == pytest.approx(correct.mean() / num_rows)
+    seeds = of_data.var() / 3 + of_training.var() / 2
+    rows = num_rows * difference * (1 - difference)
+    assert draws.std() * num_rows == pytest.approx(np.sqrt(seeds + rows), rel=0.1)
+
+
+def test_only_training_seeds_that_all_data_seeds_have_are_compared(tmp_path: Path) -> None:
+    results = Results(str(tmp_path))
+    for seed, training in ((0, 5), (0, 6), (1, 5)):
+        for method, rate in (("poor", 0.5), ("good", 0.1)):
+            results.add(result_of("a", method, seed, rate, training=training), "key")
+    (found,) = compare_methods(str(tmp_path), results.records, "good", "poor")
+    scores = {
+        method: np.mean([r["score"] for r in results.records if r["method"] == method and r["training_seed"] == 5])
+        for method in ("good", "poor")
+    }
+    assert found.difference == pytest.approx(scores["good"] - scores["poor"])
 
 
 def test_macro_f1_leaves_out_classes_that_never_occur() -> None:
@@ -105,19 +148,71 @@ def test_macro_f1_leaves_out_classes_that_never_occur() -> None:
     assert found[1, 0] == 1.0
 
 
+def test_each_metric_has_its_row_and_differences_are_of_their_mean(tmp_path: Path) -> None:
+    results, names = Results(str(tmp_path)), ("accuracy", "f1")
+    for seed in range(2):
+        for method, rate in (("poor", 0.5), ("good", 0.1)):
+            results.add(result_of("a", method, seed, rate, metrics=names), "key")
+            results.add(result_of("b", method, seed, rate), "key")
+    records = Results(str(tmp_path)).records
+    assert records[0]["metric"] == "accuracy and f1"
+    assert records[0]["score"] == pytest.approx(np.mean(list(records[0]["metrics"].values())))
+    grid = summarize(records)
+    assert grid.rows == ["a (accuracy)", "b", "a (f1)"]
+    of_good = [record for record in records if (record["task"], record["method"]) == ("a", "good")]
+    assert grid.cells["a (f1)", "good"].mean == pytest.approx(np.mean([record["metrics"]["f1"] for record in of_good]))
+    assert {row[0] for row in scores_table(records).rows} == set(grid.rows)
+    (of_a, _, _) = compare_methods(str(tmp_path), records, "good", "poor")
+    scores = {
+        method: np.mean([r["score"] for r in records if (r["task"], r["method"]) == ("a", method)])
+        for method in ("good", "poor")
+    }
+    assert of_a.difference == pytest.approx(scores["good"] - scores["poor"])
+    # An earlier version scored by accuracy alone: the metric that both have is compared.
+    for record in records:
+        if record["task"] == "a" and record["method"] == "poor":
+            record |= {"metric": "accuracy", "metrics": {"accuracy": record["metrics"]["accuracy"]}}
+    (earlier, _, _) = compare_methods(str(tmp_path), records, "good", "poor")
+    accuracies = [[r["metrics"]["accuracy"] for r in records if (r["task"], r["method"]) == ("a", m)] for m in scores]
+    assert earlier.difference == pytest.approx(np.mean(accuracies[0]) - np.mean(accuracies[1]))
+
+
 def test_the_matrix_has_own_scores_on_its_diagonal(results: Results) -> None:
     records = [record for record in results.records if record["k"] == 16]
     transfer = [line for line in results.transfer if line["k"] == 16]
-    matrix = transfer_matrices(records, transfer)["poor"]
-    assert matrix.sources == matrix.targets == ["a", "b"]
+    grid = transfer_grids(records, transfer)["poor"]
+    assert grid.rows == grid.columns == ["a", "b"]
     own = np.mean([record["score"] for record in records if record["method"] == "poor" and record["task"] == "a"])
-    assert matrix.cells[0][0] is not None and matrix.cells[0][0].mean == pytest.approx(own)
-    assert matrix.cells[0][1] is not None and matrix.cells[0][1].mean == 0.25
-    assert markdown_matrix("poor", matrix).splitlines()[2].startswith("| a | ")
+    assert grid.cells["a", "a"].mean == pytest.approx(own)
+    assert grid.cells["a", "b"].mean == 0.25
+
+
+def scored(**scores: list[float]) -> list[dict[str, Any]]:
+    return [
+        {"task": "trec", "method": method, "seed": seed, "training_seed": seed, "k": 16, "pattern": 0, "score": score}
+        for method, found in scores.items()
+        for seed, score in enumerate(found)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ({"poor": [0.40, 0.42], "good": [0.60, 0.62]}, "good is ahead of poor by 20.0 points, more than the spread"),
+        ({"poor": [0.3, 0.6], "good": [0.35, 0.65]}, "good is ahead of poor by 5.0 points, no more than the spread"),
+        ({"poor": [0.4], "good": [0.6]}, "good is ahead of poor by 20.0 points; with one seed"),
+        ({"poor": [0.4, 0.6], "good": [0.6, 0.4]}, "are equal to a tenth of a point."),
+        ({"good": [0.6, 0.4]}, "There are no two methods"),
+        # A method with another seed's good score is judged on the seeds that both have.
+        ({"poor": [0.4, 0.4, 0.99], "good": [0.6, 0.6]}, "good is ahead of poor by 20.0 points, more than"),
+    ],
+)
+def test_the_outcome_is_said_in_one_sentence(scores: dict[str, list[float]], words: str) -> None:
+    assert words in outcome(scored(**scores))
 
 
 def test_the_report_writes_tables_figures_and_significance(results: Results, tmp_path: Path) -> None:
-    write_report(results, ["poor", "good"])
+    write_files(results, ["poor", "good"])
     folder = tmp_path / "fewshot"
     written: dict[str, Any] = {file.name: file.read_text() for file in folder.iterdir() if file.is_file()}
     assert set(written) == {
@@ -129,9 +224,42 @@ def test_the_report_writes_tables_figures_and_significance(results: Results, tmp
         "significance.md",
         "transfer.md",
         "transfer.svg",
+        "report.html",
+        "wrong_rows.json",
     }
+    page = ElementTree.fromstring(
+        written["report.html"].replace("<!doctype html>", "").replace('<meta charset="utf-8">', "")
+    )
+    # Scores, differences, what they took, transfer of two methods; F1 and confusion of each task.
+    assert len(page.findall(".//table")) == 5 + 2 * 3 and written["report.html"].count("<svg") == 3 + 2
     assert "| poor | mean over tasks (K=16) | +" in written["significance.md"]
     assert all(word in written["scores.svg"] for word in ("poor", "good", "a (K=4)"))
     assert "a (K=16)" in written["learning_curves.svg"] and "a (K=4)" not in written["learning_curves.svg"]
-    write_report(results, ["poor", "good"])
+    write_files(results, ["poor", "good"])
     assert all((folder / name).read_text() == text for name, text in written.items())
+
+
+def test_rows_that_most_cells_label_wrongly_come_first_and_stay_in_the_report(results: Results, tmp_path: Path) -> None:
+    details = [read_details(results.run_dir, r) for r in results.records if (r["task"], r["k"]) == ("a", 16)]
+    wrong = sum((np.argmax(cell["scores"], axis=1) != cell["labels"]).astype(int) for cell in details)
+    rows = [Row({"text": f"row {number}"}, number % 2) for number in range(NUM_ROWS)]
+    write_files(results, ["poor", "good"], {"a": rows})
+    write_files(results, ["poor", "good"])
+    kept = json.loads((tmp_path / "fewshot" / "wrong_rows.json").read_text())["a"]
+    counts = [sum(int(cell.split("/")[0]) for cell in row[3:]) for row in kept["rows"]]
+    assert counts == sorted(wrong, reverse=True)[: len(counts)]
+    for text, given, taken_for, *_ in kept["rows"]:
+        number = int(text.removeprefix("row "))
+        assert {given, taken_for} == {"bad", "good"} and given == ["bad", "good"][number % 2]
+    assert kept["rows"][0][0] in (tmp_path / "fewshot" / "report.html").read_text()
+
+
+def test_tables_of_mistakes_agree_with_the_scores(results: Results) -> None:
+    record = next(record for record in results.records if record["method"] == "good")
+    details = read_details(results.run_dir, record)
+    predictions, labels = np.argmax(details["scores"], axis=1), np.asarray(details["labels"])
+    found = Predicted(predictions[None], labels, ["bad", "good"])
+    counts = np.asarray([[int(cell) for cell in row[1:]] for row in confusion_table("good", found).rows])
+    assert counts.trace() / counts.sum() == pytest.approx(record["score"])
+    expected = [2 * counts[c, c] / (counts[c].sum() + counts[:, c].sum()) for c in range(2)]
+    assert [float(cell) / 100 for cell in f1_table({"good": found}).rows[0][1:]] == pytest.approx(expected, abs=1e-3)

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 from fewshot_material import sentences
 
-from supmer.cli import validate
 from supmer.config import Config
-from supmer.fewshot.cells import Cell, CellRunner
-from supmer.fewshot.methods import METHODS
-from supmer.fewshot.run import prepare_tasks
+from supmer.config.load import validate
+from supmer.fewshot.cell_runner import CellRunner
+from supmer.fewshot.cells import Cell
+from supmer.fewshot.comparison import prepare_tasks
 from supmer.fewshot.starting_points import StartingPoints
-from supmer.fewshot.task import builtin_task_names
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "fewshot.md"
 
@@ -50,12 +49,6 @@ def test_the_tasks_of_the_page_run(user_folder: Path, config: Config) -> None:
     runner = CellRunner(config, tasks, StartingPoints())
     for name, num_classes, num_patterns in (("topics", 4, 2), ("claims", 2, 1), ("quiz", 3, 1)):
         assert len(tasks[name].task.patterns) == num_patterns
-        result = runner.run(Cell(name, num_patterns - 1, "prompt_tuning", 0, 4))
+        result = runner.run(Cell(name, num_patterns - 1, "prompt_tuning", 0, 4, 0))
         assert result.scores.shape == (20, num_classes)
         assert 0 <= result.score <= 1
-
-
-def test_the_page_names_every_task_and_method() -> None:
-    text = PAGE.read_text()
-    assert all(f"`{name}`" in text for name in METHODS)
-    assert all(name in text for name in builtin_task_names())

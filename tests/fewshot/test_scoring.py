@@ -7,18 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from supmer.backbone.load import load_tokenizer
-from supmer.cli import validate
 from supmer.config import Config
+from supmer.config.load import validate
 from supmer.errors import UserError
 from supmer.fewshot.data import load_rows
 from supmer.fewshot.labels import LabelWords
-from supmer.fewshot.scoring import accuracy, macro_f1, score_labels
+from supmer.fewshot.scoring import METRICS, PromptedTask, accuracy, macro_f1, score_labels, score_rows
 from supmer.fewshot.task import load_task
 from supmer.fewshot.template import Template
-from supmer.model.prompted import build_model
+from supmer.model.build import build_model
 from supmer.tasks.episode import NO_CENTROID, Example
 
 TEXTS = ["the red river <extra_id_0> .", "the blue tower crosses <extra_id_0> the grey stone .", "ochre <extra_id_0>"] * 3
@@ -67,6 +68,47 @@ def test_scores_equal_plain_transformers(
                 )
                 score = score - row[0]
             assert score == pytest.approx(float(expected), rel=1e-5, abs=1e-4)
+
+
+@pytest.mark.parametrize("max_tokens", [30, 10_000])
+def test_rows_of_different_tasks_in_one_pass_get_the_scores_that_they_get_alone(
+    config: Config, tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> None:
+    """Each under its own prompt of its own length, by its own label words, of which some need several tokens."""
+    model = build_model(config).double()
+    generator = torch.Generator().manual_seed(0)
+    tasks = [
+        PromptedTask(torch.randn(length, 32, generator=generator), LabelWords(labels, tokenizer, "mine"))
+        for labels, length in (
+            (SINGLE, 5),
+            (SHARED_START, 2),
+            (["red", "blue"], 0),
+            (ONE_IN_ANOTHER, 9),
+            (["stone", "grey"], 9),
+        )
+    ]
+    rows = [(task, row) for row in range(3) for task in range(len(tasks))]
+    examples = [examples_of(tokenizer, tasks[task].words)[row] for task, row in rows]
+    together = score_rows(model, tasks, examples, [task for task, _ in rows], max_tokens)
+    for (task, _), example, found in zip(rows, examples, together, strict=True):
+        alone = score_labels(model, tasks[task].prompt, [example], tasks[task].words, 100)
+        np.testing.assert_allclose(found, alone[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("labels", [SINGLE, SHARED_START])
+def test_a_class_of_several_words_has_the_sum_of_their_probabilities(
+    config: Config, tokenizer: PreTrainedTokenizerBase, labels: list[str]
+) -> None:
+    model, prompt = build_model(config), torch.ones(2, 32)
+    every = LabelWords(labels, tokenizer, "mine")
+    grouped = LabelWords(labels[:2], tokenizer, "mine", further=[[], labels[2:]])
+    examples = examples_of(tokenizer, every)
+    apart, together = (score_labels(model, prompt, examples, words, 300) for words in (every, grouped))
+    expected = np.stack([apart[:, 0], np.logaddexp(apart[:, 1], apart[:, 2])], axis=1)
+    np.testing.assert_allclose(together, expected, rtol=1e-5, atol=1e-5)
+    assert grouped.target(1).tolist() == every.target(1).tolist()
+    with pytest.raises(UserError, match="are the same to the tokenizer"):
+        LabelWords(labels[:2], tokenizer, "mine", further=[[labels[1]], []])
 
 
 def test_the_whole_head_is_back_after_scoring(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -156,3 +198,11 @@ def test_predictions_on_real_tasks_equal_plain_transformers(
             logits = plain(input_ids=encoded[index], decoder_input_ids=torch.tensor([[0, 32099]])).logits[0, 1, word_ids]
         np.testing.assert_allclose(score, logits.numpy(), atol=2e-4)
         assert score.argmax() == logits.argmax()
+
+
+def test_f1_is_that_of_class_one() -> None:
+    rng = np.random.default_rng(0)
+    labels, predictions = rng.integers(0, 2, 50), rng.integers(0, 2, 50)
+    expected = f1_score(labels, predictions, average="binary")
+    assert METRICS["f1"](labels, predictions) == pytest.approx(expected)
+    assert METRICS["f1"]([0, 0], [0, 0]) == 0.0

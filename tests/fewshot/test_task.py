@@ -23,10 +23,12 @@ METHOD_TASKS = {
     "qnli": ["Yes", "No"],
     "qqp": ["No", "Yes"],
     "mrpc": ["No", "Yes"],
+    "race-m": ["A", "B", "C", "D"],
+    "race-h": ["A", "B", "C", "D"],
 }
 
 
-def test_the_thirteen_tasks_come_with_the_package() -> None:
+def test_the_tasks_of_the_method_come_with_the_package() -> None:
     assert set(METHOD_TASKS) | {"library-docs"} == set(builtin_task_names())
     for name, words in METHOD_TASKS.items():
         task = load_task(name)
@@ -44,16 +46,18 @@ def test_fields_are_the_placeholders_of_all_patterns() -> None:
         ("", "must be a mapping"),
         ("a: [", "not readable as YAML"),
         (GOOD.replace("name: mine\n", ""), "name: is required"),
-        (GOOD + "lable: x\n", "lable: unknown key"),
+        (GOOD + "lable: x\n", "lable: unknown setting; did you mean label_words?"),
         (GOOD.replace("<X>", "X"), "each pattern must contain <X> exactly once"),
         (GOOD.replace("<X>", "<X> <X>"), "each pattern must contain <X> exactly once"),
         (GOOD.replace("{a} <X> {b}", "<X>"), r"each pattern must contain a \{field\}"),
         (GOOD.replace("good", "bad"), "must be distinct, 'bad' is repeated"),
         (GOOD.replace("good", "' '"), "label_words"),
         (GOOD.replace("good", "''"), "label_words"),
-        (GOOD.replace("bad, good", "no, yes"), "write them in quotes"),
         (GOOD.replace("bad, good", "bad"), "label_words"),
-        (GOOD + "metric: f1\n", "metric: Input should be 'accuracy' or 'macro_f1'"),
+        (GOOD + "metric: f2\n", "metric.*: Input should be 'accuracy', 'macro_f1' or 'f1'"),
+        (GOOD + "metric: [accuracy, f2]\n", "metric.*: Input should be 'accuracy', 'macro_f1' or 'f1'"),
+        (GOOD.replace("good", "good, best") + "metric: f1\n", "metric: f1 is of class 1 of two"),
+        (GOOD + "further_words: [[okay]]\n", "further_words: needs 2 lists, one per label word"),
         (GOOD + "truncate: [c]\n", "truncate=c: must be a field of the patterns: a, b"),
         (GOOD + "folder: {classes: [1, 2, 3]}\n", "classes: needs 2 values"),
     ],

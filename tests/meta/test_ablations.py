@@ -10,8 +10,9 @@ import torch
 from factories import random_episodes, random_prompt, tiny_model
 from torch import Tensor
 
-from supmer.cli import load_config
-from supmer.meta.learner import Learner, StepReport
+from supmer.config.load import load_config
+from supmer.meta.learner import Learner
+from supmer.meta.record import StepRecord
 
 BASE = (
     "backbone.dropout=0",
@@ -26,7 +27,7 @@ BASE = (
 class Outcome:
     """What two meta-steps reported and left behind."""
 
-    reports: list[StepReport]
+    reports: list[StepRecord]
     state: dict[str, Tensor]
 
     def phi(self, part: str) -> list[Tensor]:
@@ -47,30 +48,30 @@ def base() -> Outcome:
 def test_no_augmentation(base: Outcome) -> None:
     plain = outcome("curriculum.mode=none")
     assert [report.mixup_b for report in plain.reports] == [0, 0]
-    assert plain.reports[0].means.support_loss == base.reports[0].means.support_loss
-    assert plain.reports[0].means.gate == base.reports[0].means.gate
-    assert plain.reports[0].means.tokens < base.reports[0].means.tokens
+    assert plain.reports[0].support_loss == base.reports[0].support_loss
+    assert plain.reports[0].gate == base.reports[0].gate
+    assert plain.reports[0].tokens < base.reports[0].tokens
 
 
 def test_mixup_without_curriculum(base: Outcome) -> None:
     mixed = outcome("curriculum.mode=mixup")
     assert [report.mixup_b for report in mixed.reports] == [1, 1]
     assert base.reports[0].mixup_b < 1e-6 < base.reports[1].mixup_b < 1
-    assert mixed.reports[0].means.support_loss == base.reports[0].means.support_loss
-    assert mixed.reports[0].means.query_loss != base.reports[0].means.query_loss
+    assert mixed.reports[0].support_loss == base.reports[0].support_loss
+    assert mixed.reports[0].query_loss != base.reports[0].query_loss
 
 
 def test_no_regularizer(base: Outcome) -> None:
     maml = outcome("regularizer.enabled=false")
     assert not maml.phi("")
-    assert maml.reports[0].means.support_loss == base.reports[0].means.support_loss
+    assert maml.reports[0].support_loss == base.reports[0].support_loss
     assert maml.reports[0].mixup_b == base.reports[0].mixup_b
-    assert maml.reports[0].means.query_loss != base.reports[0].means.query_loss
+    assert maml.reports[0].query_loss != base.reports[0].query_loss
 
 
 def test_no_gate_consistency(base: Outcome) -> None:
     free = outcome("meta.gate_consistency=false")
-    assert free.reports[0].means == base.reports[0].means
+    assert free.reports[0].query_loss == base.reports[0].query_loss
     assert free.reports[0].prompt_gradient_norm == base.reports[0].prompt_gradient_norm
     first_layers = zip(free.phi("linear"), base.phi("linear"), strict=True)
     assert any(not torch.equal(mine, other) for mine, other in first_layers)
@@ -79,7 +80,7 @@ def test_no_gate_consistency(base: Outcome) -> None:
 def test_no_meta_learning(base: Outcome) -> None:
     multitask = outcome("meta.algorithm=multitask")
     assert not multitask.phi("")
-    assert multitask.reports[0].means.query_loss == multitask.reports[0].means.support_loss
+    assert multitask.reports[0].query_loss == multitask.reports[0].support_loss
     assert not torch.equal(multitask.state["prompt"], base.state["prompt"])
 
 

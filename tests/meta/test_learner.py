@@ -1,4 +1,4 @@
-"""The learner: one step by hand, resuming bit for bit, sharing tasks among ranks, refusing broken numbers."""
+"""The learner: one step by hand, resuming bit for bit, sharing rows among ranks, refusing broken numbers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from factories import NUM_CENTROIDS, random_episodes, random_prompt, tiny_model
 from torch import Tensor
 
 from supmer.backbone.load import finish_backbone
-from supmer.cli import validate
 from supmer.config import BackboneConfig, Config
+from supmer.config.load import validate
 from supmer.meta.learner import Learner
 from supmer.meta.objective import meta_gradients
 from supmer.meta.passes import PassPlan
+from supmer.meta.record import StepRecord
 from supmer.tasks.episode import Episode
 
 NUM_TASKS = 4
@@ -54,15 +55,24 @@ def test_first_step_is_clipped_adam_on_the_meta_gradient() -> None:
     torch.testing.assert_close(
         learner.prompt.detach(), random_prompt() - 0.1 * clipped / (clipped.abs() + 1e-8), rtol=1e-3, atol=2e-3
     )
-    assert report.means.query_loss == pytest.approx(float(expected.query_losses.mean()), rel=1e-3)
+    assert report.query_loss == pytest.approx(float(expected.query_losses.mean()), rel=1e-3)
     assert learner.similarity == pytest.approx(0.5 * float(expected.similarities.mean()), rel=1e-3)
 
 
 def test_loss_falls_on_repeated_episodes() -> None:
     learner = build(settings(curriculum={"mode": "none"}))
-    losses = [learner.step(episodes_of(0)).means.query_loss for _ in range(15)]
+    losses = [learner.step(episodes_of(0)).query_loss for _ in range(15)]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.95 * losses[0]
+
+
+def test_rates_follow_the_schedule_after_the_warm_up() -> None:
+    meta = {"steps": 4, "schedule": "cosine", "warmup_steps": 2, "prompt_lr": 0.1}
+    learner, used = build(settings(meta=meta)), []
+    for step in range(4):
+        learner.step(episodes_of(step))
+        used.append(learner.groups[0].optimizer.param_groups[0]["lr"])
+    assert used == pytest.approx([0.05, 0.1, 0.1, 0.05])
 
 
 def test_rates_decay_to_zero() -> None:
@@ -106,32 +116,54 @@ class ThreadGroup:
         return total
 
     def all_reduce_max(self, value: int) -> int:
-        return int(self.all_reduce_sum(torch.nn.functional.one_hot(torch.tensor(value), 1000)).nonzero().max())
+        raise NotImplementedError
 
 
-@pytest.mark.parametrize("shares", [[[0, 2], [1, 3]], [[0, 1, 2, 3], []], [[3], [0], [1, 2]]])
-@pytest.mark.parametrize("lockstep", [False, True])
-def test_sharing_tasks_among_ranks_does_not_matter(shares: list[list[int]], lockstep: bool) -> None:
-    barrier, board = Barrier(len(shares)), [None] * len(shares)
+MULTITASK: dict[str, dict[str, object]] = {"meta": {"algorithm": "multitask"}, "regularizer": {"enabled": False}}
+SECOND_ORDER: dict[str, dict[str, object]] = {"meta": {"order": "second", "inner_steps": 2}}
 
+
+@pytest.mark.parametrize("num_ranks", [2, 3, 4])
+@pytest.mark.parametrize(("sections", "lockstep"), [({}, False), ({}, True), (SECOND_ORDER, True), (MULTITASK, False)])
+def test_ranks_that_share_rows_compute_what_one_does(
+    num_ranks: int, sections: dict[str, dict[str, object]], lockstep: bool
+) -> None:
+    """Micro-batches of a few rows, so that ranks have unequal numbers of them."""
+    barrier, board = Barrier(num_ranks), [None] * num_ranks
+    config = settings(**sections)
     learners = [
-        build(group=ThreadGroup(rank, len(shares), board, barrier), lockstep=lockstep) for rank in range(len(shares))
+        build(config, group=ThreadGroup(rank, num_ranks, board, barrier), lockstep=lockstep) for rank in range(num_ranks)
     ]
 
-    def train(rank: int) -> None:
-        learner = learners[rank]
-        for step in range(3):
-            learner.step([episodes_of(step)[slot] for slot in shares[rank]])
+    def train(learner: Learner) -> list[StepRecord]:
+        records = [learner.step(episodes_of(step)) for step in range(2)]
+        return [*records, learner.evaluate(episodes_of(7))]
 
-    with ThreadPoolExecutor(len(shares)) as pool:
-        list(pool.map(train, range(len(shares))))
-    alone = build()
-    for step in range(3):
-        alone.step(episodes_of(step))
-    for learner in learners:
+    with ThreadPoolExecutor(num_ranks) as pool:
+        found = list(pool.map(train, learners))
+    alone = build(config)
+    expected = train(alone)
+    for learner, records in zip(learners, found, strict=True):
         assert torch.equal(learner.prompt, learners[0].prompt)
         torch.testing.assert_close(learner.prompt, alone.prompt, rtol=1e-3, atol=1e-3)
-        assert learner.similarity == pytest.approx(alone.similarity, rel=1e-4)
+        assert learner.similarity == pytest.approx(alone.similarity, rel=1e-5)
+        for record, one in zip(records, expected, strict=True):
+            assert (record.tokens, record.kind) == (one.tokens, one.kind)
+            assert record.query_loss == pytest.approx(one.query_loss, rel=1e-5)
+
+
+def test_ranks_that_have_drifted_apart_get_the_weights_of_the_first() -> None:
+    barrier, board = Barrier(2), [None, None]
+    learners = [build(group=ThreadGroup(rank, 2, board, barrier)) for rank in range(2)]
+    before = learners[0].state_dict()
+    with torch.no_grad():
+        for group in learners[1].groups:
+            for weight in group.parameters.values():
+                weight += 1e-3
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(Learner.synchronize, learners))
+    for learner in learners:
+        assert all(torch.equal(before[name], tensor) for name, tensor in learner.state_dict().items())
 
 
 def test_broken_numbers_change_nothing_and_are_counted() -> None:
@@ -203,7 +235,7 @@ def test_bfloat16_backbone_trains_in_float32(meta: dict[str, object]) -> None:
     full, half = build(config), build(config)
     half.model.backbone.bfloat16()
     expected, report = full.step(episodes_of(0)), half.step(episodes_of(0))
-    assert report.means.query_loss == pytest.approx(expected.means.query_loss, rel=0.02)
+    assert report.query_loss == pytest.approx(expected.query_loss, rel=0.02)
     assert not report.skipped
     kept = {name: tensor.dtype for name, tensor in half.state_dict().items() if tensor.is_floating_point()}
     assert {kept.pop("similarity")} == {torch.float64}

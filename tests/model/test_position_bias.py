@@ -7,6 +7,7 @@ import torch
 from factories import WIDTH, tiny_backbone
 from transformers import PreTrainedModel
 
+from supmer.backbone.load import enable_checkpointing
 from supmer.model.position_bias import share_position_bias
 
 POSITIONS = 50
@@ -31,7 +32,7 @@ def test_states_and_gradients_equal_those_of_a_bias_for_each_block(
         backbone = tiny_backbone().requires_grad_(False).train()
         backbone.set_attn_implementation(attention)
         if checkpointing:
-            backbone.activation_checkpointing_enable()
+            enable_checkpointing(backbone)
         if shared:
             share_position_bias(backbone)
             share_position_bias(backbone)

@@ -10,8 +10,9 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from supmer.config import PromptConfig
 from supmer.errors import UserError
-from supmer.model.prompted import Mixing, PromptedSeq2Seq, initial_prompt
+from supmer.model.prompted import Mixing, initial_prompt
 from supmer.model.rows import collate
+from supmer.model.seq2seq import PromptedSeq2Seq
 from supmer.tasks.episode import NO_CENTROID, Example
 
 

@@ -1,31 +1,13 @@
-"""Micro-batches: every row once, within the budget, padded to the longest."""
+"""Rows as tensors, padded to the longest."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from factories import random_example
-from hypothesis import given
-from hypothesis import strategies as st
 
-from supmer.model.rows import IGNORED_LABEL, collate, plan_microbatches
+from supmer.model.rows import IGNORED_LABEL, collate
 from supmer.tasks.episode import NO_CENTROID, Example
-
-
-@given(
-    lengths=st.lists(st.integers(1, 60), max_size=40),
-    overhead=st.integers(0, 20),
-    max_tokens=st.integers(1, 400),
-    copies=st.sampled_from([1, 2]),
-)
-def test_plan_covers_every_row_within_the_budget(lengths: list[int], overhead: int, max_tokens: int, copies: int) -> None:
-    groups = plan_microbatches(lengths, overhead, max_tokens, copies)
-    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
-    for group in groups:
-        padded = copies * len(group) * (max(lengths[index] for index in group) + overhead)
-        assert padded <= max_tokens or len(group) == 1
-    tops = [max(lengths[index] for index in group) for group in groups]
-    assert tops == sorted(tops, reverse=True)
 
 
 def test_collate_pads_with_masked_positions() -> None:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from factories import WIDTH, random_episode, random_episodes, random_prompt, tiny_backbone, tiny_model
+from safetensors.torch import load_file, save_file
 from torch import distributed, multiprocessing
 from torch.profiler import ProfilerActivity, profile
 
-from supmer.cli import validate
 from supmer.config import Config, MetaConfig, RegularizerConfig
+from supmer.config.load import validate
+from supmer.errors import UserError
 from supmer.meta.group import TorchGroup
 from supmer.meta.objective import MetaGradients, meta_gradients
 from supmer.meta.passes import PassPlan, plan_rows, run_pass, support_loss
-from supmer.model.prompted import PromptedSeq2Seq, initial_prompt
+from supmer.model.prompted import PromptedModel, initial_prompt
 from supmer.model.regularizer import GradientRegularizer
 from supmer.model.sharding import build_sharded_model, local_parameter_bytes
 
 pytestmark = pytest.mark.slow
 
+QUERY = "encoder.block.0.layer.0.SelfAttention.q.weight"
 ORDERS = {
     "first": MetaConfig(),
     "difference": MetaConfig(order="second", inner_steps=2),
@@ -56,36 +61,33 @@ def regularizer() -> GradientRegularizer:
     return GradientRegularizer(WIDTH, RegularizerConfig(rank=6, init="xavier"), torch.Generator().manual_seed(1))
 
 
-def compute(model: PromptedSeq2Seq, order: str, slots: list[int], plan: PassPlan) -> MetaGradients:
-    episodes = [random_episodes(num_tasks=4)[slot] for slot in slots]
-    return meta_gradients(
-        model, regularizer(), random_prompt(), episodes, 0.7, 0.3, plan, settings=ORDERS[order], num_tasks=4
-    )
+def compute(model: PromptedModel, order: str, plan: PassPlan) -> MetaGradients:
+    episodes = random_episodes(num_tasks=4)
+    return meta_gradients(model, regularizer(), random_prompt(), episodes, 0.7, 0.3, plan, settings=ORDERS[order])
 
 
-def assert_same_as_alone(model: PromptedSeq2Seq, tied: bool, group: TorchGroup) -> None:
-    """Ranks with unequal shares (rank 0 holds none) must add up to what one process finds, in few or many passes."""
-    shares = [[], [0, 1, 2, 3]] if group.size == 2 else [[], [0], [1, 2], [3]]
+def assert_same_as_alone(model: PromptedModel, tied: bool, group: TorchGroup) -> None:
+    """Each rank must find what one process finds, in one micro-batch or in several of a row or two."""
     for order in ORDERS:
-        alone = compute(tiny_model(tied=tied), order, [0, 1, 2, 3], PassPlan(4096))
+        alone = compute(tiny_model(tied=tied), order, PassPlan(4096))
         for max_tokens in (40, 4096):
-            share = compute(model, order, shares[group.rank], PassPlan(max_tokens, agree=group.all_reduce_max))
-            assert_near(group.all_reduce_sum(share.prompt), alone.prompt)
+            found = compute(model, order, PassPlan(max_tokens, group=group, lockstep=True))
+            assert_near(found.prompt, alone.prompt)
             for name, expected in alone.regularizer.items():
-                assert_near(group.all_reduce_sum(share.regularizer[name]), expected)
+                assert_near(found.regularizer[name], expected)
 
 
-def assert_unequal_work_ends(model: PromptedSeq2Seq, group: TorchGroup) -> None:
-    """Ranks with 0, 1, 3 and 8 micro-batches end a pass together, and add up to what one process finds in one."""
-    rows, prompts = random_episode(7, num_rows=12).support, random_prompt()[None]
-    own = [rows[:0], rows[:1], rows[1:4], rows[4:]][group.rank]
-    plan = PassPlan(max_tokens=1, agree=group.all_reduce_max)
-    batches = plan_rows([own], prompts.shape[1], plan)
-    assert len(batches) == [0, 1, 3, 8][group.rank]
-    share = run_pass(model, prompts, batches, support_loss, plan).gradients * len(own) / len(rows)
+def assert_few_rows_end(model: PromptedModel, group: TorchGroup) -> None:
+    """Where there are fewer rows than ranks, some without a row end the pass together with the others."""
+    rows, prompts = random_episode(7, num_rows=2).support, random_prompt()[None]
+    plan = PassPlan(4096, group=group, lockstep=True)
+    batches = plan_rows([rows], prompts, plan)
+    assert [float(batch.weights.sum()) for batch in batches] == [[0.5], [0.5], [0.0], [0.0]][group.rank]
+    found = run_pass(model, prompts, batches, support_loss, plan)
     together = PassPlan(4096)
-    alone = run_pass(tiny_model(), prompts, plan_rows([rows], prompts.shape[1], together), support_loss, together)
-    assert_near(group.all_reduce_sum(share), alone.gradients)
+    alone = run_pass(tiny_model(), prompts, plan_rows([rows], prompts, together), support_loss, together)
+    for one, expected in zip(found, alone, strict=True):
+        assert_near(one, expected)
 
 
 def assert_near(found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -104,7 +106,7 @@ def check_equality(rank: int, world: int, port: int, folder: Path) -> None:
             model = build_sharded_model(config, tiny_model().centroids, torch.device("cpu"))
             assert_same_as_alone(model, tied, group)
             if world == 4 and tied:
-                assert_unequal_work_ends(model, group)
+                assert_few_rows_end(model, group)
             table = tiny_backbone(tied=tied).shared.weight
             prompt = initial_prompt(config.prompt, model, seed=0)
             assert all((table == row).all(dim=1).any() for row in prompt)
@@ -121,14 +123,23 @@ def check_collectives(rank: int, world: int, port: int, folder: Path) -> None:
     """Count the gathers of a meta-step with 1 and with 8 tasks a rank, all within one micro-batch."""
     enter(rank, world, port)
     model = build_sharded_model(settings(folder / "untied", "full"), tiny_model().centroids, torch.device("cpu"))
-    plan = PassPlan(100_000, agree=TorchGroup(torch.device("cpu")).all_reduce_max)
+    plan = PassPlan(100_000, group=TorchGroup(torch.device("cpu")), lockstep=True)
     counts = []
     for num_tasks in (1, 8):
         with profile(activities=[ProfilerActivity.CPU]) as seen:
             meta_gradients(model, regularizer(), random_prompt(), random_episodes(num_tasks=num_tasks), 0.7, 0.3, plan)
         counts.append(sum(event.count for event in seen.key_averages() if event.key.startswith("c10d::_allgather")))
     assert counts[0] == counts[1] > 0
+    check_refusals(folder, rank)
     distributed.destroy_process_group()
+
+
+def check_refusals(folder: Path, rank: int) -> None:
+    """Weights that cannot be used are refused by the ranks that read them: NaN by one of them, a lacking tensor by all."""
+    for broken in ("nan", "lacking"):
+        with pytest.raises(UserError) if broken == "lacking" or rank == 0 else nullcontext() as caught:
+            build_sharded_model(settings(folder / broken, "full"), tiny_model().centroids, torch.device("cpu"))
+        assert caught is None or QUERY in str(caught.value)
 
 
 def test_more_tasks_need_no_more_gathers(backbones: Path) -> None:
@@ -140,6 +151,11 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("backbones")
     for name, tied in (("tied", True), ("untied", False)):
         tiny_backbone(tied=tied).save_pretrained(folder / name)
+    for name, change in (("nan", lambda tensors: tensors[QUERY][0].fill_(torch.nan)), ("lacking", lambda t: t.pop(QUERY))):
+        broken = shutil.copytree(folder / "tied", folder / name) / "model.safetensors"
+        tensors = load_file(broken)
+        change(tensors)
+        save_file(tensors, broken, metadata={"format": "pt"})
     return folder
 
 

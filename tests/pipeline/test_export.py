@@ -11,22 +11,23 @@ import torch
 import yaml
 from fewshot_material import PROMPT_LENGTH, WIDTH, job_settings, make_backbone, make_run, make_task, sentences
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from scripts import ROOT, call
-from scripts import run as run_script
 from transformers import AutoModelForSeq2SeqLM
 
+from experiments.embedded_backbone.tokenizer import train_tokenizer
 from supmer.backbone.load import load_tokenizer
-from supmer.cli import to_yaml, validate
 from supmer.config import BackboneConfig, Config
+from supmer.config.load import to_yaml, validate
 from supmer.errors import UserError
-from supmer.fewshot.cells import Cell, CellRunner
+from supmer.fewshot.cell_runner import CellRunner
+from supmer.fewshot.cells import Cell
+from supmer.fewshot.comparison import prepare_tasks
 from supmer.fewshot.peft_adapter import export_peft
 from supmer.fewshot.published import convert_published
 from supmer.fewshot.results import Results
-from supmer.fewshot.run import prepare_tasks
 from supmer.fewshot.starting_points import StartingPoints, read_starting_points
-from supmer.model.prompted import build_model
+from supmer.model.build import build_model
 from supmer.model.rows import Rows
 
 # PEFT 0.21 reads a property that transformers 5 has renamed.
@@ -95,7 +96,7 @@ def test_an_adapter_starts_pefts_own_prompt_tuning(run: tuple[Path, Config], tmp
 def test_the_model_card_names_the_backbone_and_its_example_runs(run: tuple[Path, Config], tmp_path: Path) -> None:
     """The tuned prompt of a cell is exported; its card's example gives the prediction that the harness made."""
     folder, config = run
-    cell = Cell("colour", 0, "prompt_tuning", 0, 4)
+    cell = Cell("colour", 0, "prompt_tuning", 0, 4, 0)
     tasks = prepare_tasks(config)
     result = CellRunner(config, tasks, StartingPoints()).run(cell)
     Results(str(folder)).add(result, "key")
@@ -105,7 +106,7 @@ def test_the_model_card_names_the_backbone_and_its_example_runs(run: tuple[Path,
     card = (tmp_path / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
     assert front["library_name"] == "peft" and front["base_model"] == config.backbone.name
-    assert f"accuracy on 80 test rows: {result.score:.4f}" in card
+    assert f"accuracy on 100 test rows: {result.score:.4f}" in card
     example = card.split("```python\n")[1].split("```")[0]
     row = tasks["colour"].rows.test[0]
     example = example.replace("this/folder", str(tmp_path)).replace("{text}", row.fields["text"])
@@ -115,9 +116,57 @@ def test_the_model_card_names_the_backbone_and_its_example_runs(run: tuple[Path,
     assert run_readme_example(card, tmp_path, row.fields["text"]) == printed
 
 
+@pytest.mark.parametrize(
+    ("words", "own_tokenizer"),
+    [
+        (["window", "window s"], False),
+        (["tower", "garden"], True),
+        (["very good", "very bad"], True),
+    ],
+)
+def test_a_card_predicts_as_the_harness_does(tmp_path: Path, words: list[str], own_tokenizer: bool) -> None:
+    """Words that begin with the same token, one word that begins with another, and a tokenizer unlike the backbone's."""
+    task = make_task(tmp_path)
+    task.write_text(task.read_text().replace("[bad, good]", json.dumps(words)))
+    settings = job_settings(make_backbone(tmp_path / "t5", tied=False), task, tmp_path / "runs")
+    weights = load_file(tmp_path / "t5" / "model.safetensors")
+    weights["lm_head.weight"] *= 20  # else the shortest word would be the likeliest after every text
+    save_file(weights, tmp_path / "t5" / "model.safetensors", metadata={"format": "pt"})
+    if own_tokenizer:
+        train_tokenizer(sentences(300, seed=5), vocab_size=150).save_pretrained(tmp_path / "own")
+        settings["backbone"]["tokenizer"] = str(tmp_path / "own")
+    settings["fewshot"]["steps"] = 2
+    config = validate(settings)
+    make_run(Path(config.run_dir))
+    (Path(config.run_dir) / "config.yaml").write_text(to_yaml(config))
+    tasks = prepare_tasks(config)
+    cell = Cell("colour", 0, "prompt_tuning", 0, 4, 0)
+    result = CellRunner(config, tasks, StartingPoints()).run(cell)
+    Results(config.run_dir).add(result, "key")
+    export_peft(config.run_dir, str(tmp_path / "adapter"), cell=cell.name)
+    example = (tmp_path / "adapter" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {"print": lambda _: None}
+    exec(example.replace("this/folder", str(tmp_path / "adapter")), names)
+    rows = [row.fields["text"] for row in tasks["colour"].rows.test]
+    found = [names["predict"](f"{text} It was <extra_id_0> .") for text in rows]
+    expected = [words[index] for index in result.scores.argmax(axis=1)]
+    assert found == expected and len(found) == 100
+    assert set(expected) == set(words), "a backbone that always says the same would prove nothing"
+
+
+def test_an_adapter_of_random_weights_is_refused(run: tuple[Path, Config], tmp_path: Path) -> None:
+    _, config = run
+    made = make_run(tmp_path / "made")
+    weights = config.backbone.model_copy(update={"weights": "random"})
+    (made / "config.yaml").write_text(to_yaml(config.model_copy(update={"backbone": weights})))
+    with pytest.raises(UserError, match=r"backbone\.weights=random, which no other tool can load"):
+        export_peft(str(made), str(tmp_path / "out"))
+
+
 def run_readme_example(card: str, adapter: Path, text: str) -> list[str]:
-    """Run the ten lines of the README on another adapter and its task."""
-    example = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    """Run the lines of the README that use peft on another adapter and its task."""
+    blocks = [block.split("```")[0] for block in (ROOT / "README.md").read_text().split("```python\n")[1:]]
+    (example,) = [block for block in blocks if "from peft import" in block]
     pattern = re.search(r'"(\{text\}.*?)"', card.replace("'", '"'))
     assert pattern is not None
     example = example.replace('"adapter"', repr(str(adapter)))
@@ -165,7 +214,7 @@ def published(tmp_path: Path) -> tuple[Path, Path]:
 def test_published_files_survive_the_round_trip_and_run(published: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "run"
     files = ("--prompt", published[0], "--regularizer", published[1])
-    finished = run_script("export.py", "from-published", *files, "--out", out)
+    finished = call("export.py", "from-published", *files, "--out", out)
     assert finished.returncode == 0, finished.stderr
     prompt = load_file(out / "prompt.safetensors")["prompt"]
     torch.testing.assert_close(prompt, torch.load(published[0], weights_only=True), rtol=0, atol=0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,9 @@ are slow to start, how many are starting."""
 
 
 @pytest.mark.cluster
-def test_from_raw_text_to_results_with_relative_paths(tiny_files: Path, tmp_path: Path) -> None:
+def test_from_raw_text_to_results_with_relative_paths(
+    tiny_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Relative names of backbone, corpus, store and run directory mean the same in the workers as here."""
     for name in ("backbone", "corpus.jsonl"):
         (tmp_path / name).symlink_to(tiny_files / name)
@@ -29,17 +33,19 @@ def test_from_raw_text_to_results_with_relative_paths(tiny_files: Path, tmp_path
     lines = result.stderr.splitlines()
     assert [line for line in lines if not (OWN_LINE.match(line) or RAYS_OWN.match(line))] == []
     assert "step 6/6" in result.stderr
-    assert "next, tune it on labelled tasks: python" in result.stderr
+    (command,) = re.findall("next, tune it on labelled tasks: (.*)", result.stderr)
+    as_printed = subprocess.run([*shlex.split(command), "--print-config"], cwd=tmp_path, capture_output=True, check=True)
+    assert b"name: first" in as_printed.stdout
     folder = tmp_path / "runs" / "first"
     assert len(read_rows(str(folder / "metrics.jsonl"))) == 6 + 3 * 5
     assert (folder / "report.html").stat().st_size > 10_000
 
-    again = run("metatrain.py", *settings, cwd=tmp_path)
-    assert again.returncode == 0
-    assert "run first is already complete and re-used" in again.stderr
-    assert re.search(r"store \S+ re-used", again.stderr)
+    monkeypatch.chdir(tmp_path)
+    assert call("metatrain.py", *settings).returncode == 0
+    assert "run first is already complete and re-used" in caplog.text
+    assert re.search(r"store \S+ re-used", caplog.text)
 
-    conflict = run("metatrain.py", *settings, "run.seed=1", cwd=tmp_path)
+    conflict = call("metatrain.py", *settings, "run.seed=1")
     assert conflict.returncode == 2
     assert conflict.stderr.count("\n") == 1
     assert "run.seed: 0 -> 1" in conflict.stderr

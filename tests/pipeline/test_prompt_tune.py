@@ -38,7 +38,9 @@ def lines(folder: Path, name: str = "test") -> list[dict[str, Any]]:
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_a_killed_job_loses_no_finished_cell_and_a_finished_one_computes_nothing(folder: Path) -> None:
+def test_a_killed_job_loses_no_finished_cell_and_a_finished_one_computes_nothing(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     overrides = ["fewshot.methods=[zero_shot,prompt_tuning,supmer]", "fewshot.seeds=[0,1]", "fewshot.steps=40"]
     overrides += ["fewshot.concurrency=2", "fewshot.cpus_per_cell=0.5"]
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -60,11 +62,14 @@ def test_a_killed_job_loses_no_finished_cell_and_a_finished_one_computes_nothing
     assert {(line["method"], line["seed"]) for line in after} == {
         (method, seed) for method in ("zero_shot", "prompt_tuning", "supmer") for seed in (0, 1)
     }
-    assert all(line["num_test"] == 80 and line["k"] == 4 and line["metric"] == "accuracy" for line in after)
+    assert all(line["num_test"] == 100 and line["k"] == 4 and line["metric"] == "accuracy" for line in after)
     assert "colour" in resumed.stdout and "prompt_tuning" in resumed.stdout and "±" in resumed.stdout
 
-    again = run(folder, *overrides)
-    assert again.returncode == 0 and "6 finished before" in again.stderr
+    with (folder / "test.jsonl").open("a") as file:
+        file.write("{broken\n")
+    assert call("prompt_tune.py", *arguments).returncode == 0
+    assert "6 finished before" in caplog.text
+    assert "task colour: 0 train and 1 test rows could not be used" in caplog.text
     assert lines(folder) == after
 
 
@@ -76,7 +81,7 @@ TASK = "name: mine\npatterns: ['{text} It was <X> .']\nlabel_words: [bad, good]\
     ("task", "row", "message"),
     [
         (TASK, {"label": 1}, "train.jsonl row 2: no column 'text'; it has label"),
-        (TASK, {**GOOD, "label": 2}, "train.jsonl row 2: label=2: must be one of 0, 1"),
+        (TASK, {**GOOD, "label": 2}, "train.jsonl row 2: label=2: must be one of '0', '1'"),
         (TASK, {**GOOD, "label": 1}, "fewshot.k=4: task mine has only 1 train rows of class 0 ('bad')"),
         (TASK, {**GOOD, "text": "  "}, "row 2: field 'text' is empty (`empty_rows: skip` leaves it out)"),
         (TASK.replace("good", "bad"), GOOD, "label_words: must be distinct, 'bad' is repeated"),
@@ -99,7 +104,5 @@ def test_a_mistake_ends_with_one_line_and_code_2(folder: Path) -> None:
     finished = call("prompt_tune.py", "--config", folder / "config.yaml", "fewshot.from_run=nowhere")
     assert finished.returncode == 2
     (error,) = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
-    assert error == (
-        "error: fewshot.from_run=nowhere: has no prompt.safetensors; run pipeline/metatrain.py first, or name another run"
-    )
+    assert error == ("error: fewshot.from_run=nowhere: has no prompt.safetensors; name the directory of a meta-trained run")
     assert "Traceback" not in finished.stderr

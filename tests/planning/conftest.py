@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from supmer.cli import validate
 from supmer.config import Config
-from supmer.planning.costs import Costs
+from supmer.config.load import validate
+from supmer.planning.estimate import Planner
 from supmer.planning.hardware import Hardware
 from supmer.planning.shapes import resolve_shape
 
@@ -25,6 +26,7 @@ SMALL = {
     "tie_word_embeddings": False,
     "decoder_start_token_id": 0,
 }
+Build = Callable[..., Planner]
 
 
 @pytest.fixture(scope="session")
@@ -48,12 +50,11 @@ def small_config(shape_file: Path) -> Config:
 
 
 @pytest.fixture(scope="session")
-def costs(small_config: Config) -> Costs:
-    """Costs are traced once for all tests."""
-    return Costs(small_config, resolve_shape(small_config.backbone))
+def build(small_config: Config) -> Build:
+    """Return a planner for nodes of 4 small GPUs on a slow network."""
 
+    def build(memory: int = 100 * 2**20) -> Planner:
+        hardware = Hardware(memory, 2**20, flops=1e12, bandwidth=1e9, network=1e8, gpus_per_node=4, latency=1e-5)
+        return Planner(small_config, resolve_shape(small_config.backbone), hardware)
 
-@pytest.fixture
-def hardware() -> Hardware:
-    """Nodes of 4 small GPUs on a slow network."""
-    return Hardware(memory=100 * 2**20, reserve=2**20, flops=1e12, bandwidth=1e9, network=1e8, gpus_per_node=4, latency=1e-5)
+    return build

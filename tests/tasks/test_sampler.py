@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_tasks import MemoryStore, made_up_vocabulary, synthetic_store
 
-from supmer.config import TASK_KINDS, Config, TaskKind
+from supmer.config import Config, TaskKind
+from supmer.config.load import validate
+from supmer.config.method import PUBLISHED_KINDS
 from supmer.corpus.unit import Unit, UnitKey
 from supmer.errors import UserError
 from supmer.tasks.episode import NO_CENTROID, Episode, Example
@@ -21,7 +23,7 @@ from supmer.tasks.sampler import EpisodeSampler
 
 VOCABULARY = made_up_vocabulary()
 
-kinds = st.sampled_from(TASK_KINDS)
+kinds = st.sampled_from(PUBLISHED_KINDS)
 places = st.integers(0, 10**6)
 
 
@@ -114,6 +116,29 @@ CHECKS = {"nsp": check_nsp, "nss": check_nss, "scsp": check_scsp, "scss": check_
 NUM_LABELS = {"nsp": 3, "nss": 6, "scsp": 2, "scss": 4, "scc": 4}
 
 
+@given(st.integers(0, 2**40), places, places, st.integers(2, 6))
+def test_topic_words_label_sentences_that_hold_none_of_them(seed: int, step: int, slot: int, num_topics: int) -> None:
+    num_topics = min(num_topics, 3)  # of seven clusters with words, three are left for the augmentation
+    episode = sample("ctw", seed, step, slot, num_topics=num_topics)
+    assert 2 <= len(set(episode.clusters)) == len(set(episode.augmentation_clusters)) <= num_topics
+    assert not {7, *episode.clusters} & set(episode.augmentation_clusters) and 7 not in episode.clusters
+    for name, rows in rows_of(episode).items():
+        clusters = episode.augmentation_clusters if name == "augmentation" else episode.clusters
+        words = {row.label: int(row.target_ids[1]) for row in rows}
+        counts = Counter(row.label for row in rows)
+        assert max(counts.values()) - min(counts[label] for label in range(len(clusters))) <= 1
+        for row in rows:
+            (sentence,) = shown(row)
+            assert sentence.cluster == clusters[row.label]
+            assert row.target_ids.tolist() == [2, words[row.label], 3]  # one word a cluster in all of a set
+            assert words[row.label] in (100 + sentence.cluster, 120 + sentence.cluster)
+            forms = {form for word in words.values() for form in (word, word + 50)}
+            assert forms.isdisjoint(sentence.tokens.tolist())
+            assert row.input_ids.tolist()[-2:] in ([22, 2], [24, 2])
+    support, query = ({int(row.target_ids[1]) for row in rows} for rows in (episode.support, episode.query))
+    assert support == query
+
+
 def test_right_options_come_from_both_sides() -> None:
     rows = [row for step in range(40) for row in sample("nss", 0, step, 0).query]
     sides = Counter(shown(row)[1 + row.label].position - shown(row)[0].position for row in rows)
@@ -150,7 +175,7 @@ def test_rows_fit_and_keep_what_must_survive(kind: TaskKind, step: int, max_leng
         assert len(row.input_ids) == len(row.centroid_ids) <= max_length - 5
         assert {row.input_ids.dtype, row.centroid_ids.dtype, row.target_ids.dtype} == {np.dtype(np.int32)}
         if kind in ("nsp", "scsp"):
-            (position,) = np.flatnonzero(row.input_ids == VOCABULARY.first_sentinel)
+            (position,) = np.flatnonzero(row.input_ids == VOCABULARY.pair_middle[0])
             assert 0 < position < len(row.input_ids) - 1
         else:
             assert row.input_ids[-len(VOCABULARY.ending) :].tolist() == VOCABULARY.ending.tolist()
@@ -208,7 +233,7 @@ def test_kinds_are_shared_by_slots_and_drawn_evenly() -> None:
     sampler = EpisodeSampler(store(), VOCABULARY, make_config())
     assert len({sampler.episode(5, slot).kind for slot in range(6)}) == 1
     counts = Counter(sampler.kind(step) for step in range(5000))
-    assert set(counts) == set(TASK_KINDS)
+    assert set(counts) == set(PUBLISHED_KINDS)
     assert all(880 < count < 1120 for count in counts.values())
 
 
@@ -221,7 +246,7 @@ def test_small_stores_host_small_episodes(kind: TaskKind, seed: int, num_rows: i
     assert not keys_of(episode.support) & keys_of(episode.query)
 
 
-@pytest.mark.parametrize("kind", TASK_KINDS)
+@pytest.mark.parametrize("kind", PUBLISHED_KINDS)
 def test_a_split_that_cannot_host_a_kind_is_named(kind: TaskKind) -> None:
     tiny = synthetic_store(num_documents=4, num_clusters=3)
     sampler = EpisodeSampler(tiny, VOCABULARY, make_config(kinds=[kind], num_support=64))
@@ -235,6 +260,28 @@ def test_too_many_options_are_refused() -> None:
     with pytest.raises(UserError, match=r"tasks\.num_options_nss=9: must be at most 8"):
         EpisodeSampler(store(), VOCABULARY, make_config(kinds=["nss"], num_options_nss=9, max_length=128))
     EpisodeSampler(store(), VOCABULARY, make_config(kinds=["nsp"], num_options_nss=9, max_length=128))
+
+
+def test_a_range_of_options_is_drawn_from_once_an_episode() -> None:
+    """As Unified PPT asks for: all rows of an episode have one number of options, and all numbers come."""
+    config = make_config(kinds=["nss"], num_options_nss=[2, 5])
+    sampler = EpisodeSampler(store(), VOCABULARY, config)
+    seen: Counter[int] = Counter()
+    for step in range(40):
+        episode = sampler.episode(step, 0)
+        numbers = {len(shown(row)) - 1 for one_set in rows_of(episode).values() for row in one_set}
+        assert len(numbers) == 1
+        seen[numbers.pop()] += 1
+    assert set(seen) == {2, 3, 4, 5}
+    same = EpisodeSampler(store(), VOCABULARY, make_config(kinds=["nss"], num_options_nss=[4, 4])).episode(3, 1)
+    fixed = EpisodeSampler(store(), VOCABULARY, make_config(kinds=["nss"], num_options_nss=4)).episode(3, 1)
+    assert fingerprint(same) == fingerprint(fixed)
+
+
+@pytest.mark.parametrize("wrong", [1, 27, [4], [5, 4], [1, 4], [2, 3, 4], [2, 27]])
+def test_ranges_of_options_that_cannot_be(wrong: object) -> None:
+    with pytest.raises(UserError, match=r"tasks\.num_options_nss=.*a number from 2 to 26, or two of them"):
+        validate({"tasks": {"num_options_nss": wrong}})
 
 
 def fingerprint(episode: Episode) -> tuple[object, ...]:

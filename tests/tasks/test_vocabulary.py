@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from supmer.backbone.load import load_tokenizer
-from supmer.config import BackboneConfig
 from supmer.errors import UserError
 from supmer.tasks.vocabulary import TaskVocabulary
 
 
 @pytest.fixture(scope="module")
 def tokenizer(shared: Path) -> PreTrainedTokenizerBase:
-    return load_tokenizer(BackboneConfig(name=str(shared / "golden" / "tiny_t5"), tokenizer=str(shared / "tokenizer")))
+    return AutoTokenizer.from_pretrained(
+        shared / "tokenizer", config=AutoConfig.from_pretrained(shared / "golden" / "tiny_t5")
+    )
 
 
 def test_t5_vocabulary(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from supmer.errors import UserError
 from supmer.train import checkpoint
 from supmer.train.checkpoint import DamagedCheckpointError
-from supmer.train.job import Origin
+from supmer.train.run_dir import Origin
 
 ORIGIN = Origin(config_hash="c", backbone={"name": "b", "revision": None}, store_fingerprint="s")
 

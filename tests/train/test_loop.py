@@ -8,32 +8,30 @@ from dataclasses import replace
 import pytest
 import torch
 from factories import random_episode, random_episodes, random_prompt, tiny_model
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
-from supmer.cli import load_config
 from supmer.config import Config
+from supmer.config.load import load_config
 from supmer.errors import DivergedError
 from supmer.meta.learner import Learner
+from supmer.meta.record import StepRecord
 from supmer.tasks.episode import Episode
 from supmer.train import checkpoint
-from supmer.train.loop import Episodes, Wish, share_of, train
-from supmer.train.metrics import MetricsRow
+from supmer.train.loop import Episodes, Request, train
 
 
 class Notebook:
     """A session that keeps everything in memory."""
 
     def __init__(self, stop_after: int | None = None, save_after: int | None = None) -> None:
-        self.rows: list[MetricsRow] = []
+        self.rows: list[StepRecord] = []
         self.reports: list[dict[str, float]] = []
         self.saved: dict[int, bytes] = {}
         self.warnings: list[str] = []
         self._stop_after = stop_after
         self._save_after = save_after
 
-    def record(self, row: MetricsRow) -> None:
+    def record(self, row: StepRecord) -> None:
         self.rows.append(row)
 
     def report(self, metrics: dict[str, float], state: dict[str, Tensor] | None) -> None:
@@ -44,11 +42,11 @@ class Notebook:
     def warn(self, text: str) -> None:
         self.warnings.append(text)
 
-    def wish(self) -> Wish:
+    def request(self) -> Request:
         num_steps = len(self.steps("train"))
         if self._stop_after is not None and num_steps >= self._stop_after:
-            return Wish.STOP
-        return Wish.SAVE if num_steps == self._save_after else Wish.NOTHING
+            return Request.STOP
+        return Request.SAVE if num_steps == self._save_after else Request.NOTHING
 
     def steps(self, split: str) -> list[int]:
         return [row.step for row in self.rows if row.split == split]
@@ -77,7 +75,7 @@ def episodes(settings: Config, start: int = 0) -> Episodes:
     return Episodes(batches(), {"nsp": random_episodes(9, num_tasks=2)})
 
 
-def untimed(rows: list[MetricsRow]) -> list[MetricsRow]:
+def untimed(rows: list[StepRecord]) -> list[StepRecord]:
     return [replace(row, step_seconds=0.0, data_wait_seconds=0.0) for row in rows]
 
 
@@ -155,10 +153,3 @@ def test_spoiled_steps_are_told_and_too_many_in_a_row_end_the_run() -> None:
     with pytest.raises(DivergedError, match=expected):
         train(settings, broken, episodes(settings), notebook)
     assert len(notebook.warnings) == 3
-
-
-@given(num_items=st.integers(0, 40), num_ranks=st.integers(1, 9))
-def test_shares_are_a_partition_and_even(num_items: int, num_ranks: int) -> None:
-    shares = [share_of(num_items, rank, num_ranks) for rank in range(num_ranks)]
-    assert sorted(item for share in shares for item in share) == list(range(num_items))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1

@@ -9,7 +9,8 @@ from typing import Literal
 
 import pytest
 
-from supmer.train.metrics import MetricsLog, MetricsRow, read_rows
+from supmer.meta.record import StepRecord
+from supmer.train.metrics import MetricsLog, read_rows, to_json
 
 FIELDS = [
     "step",
@@ -26,12 +27,12 @@ FIELDS = [
 ]
 
 
-def row(step: int, split: Literal["train", "validation"] = "train", loss: float = 1.0) -> MetricsRow:
-    return MetricsRow(step, split, loss, 2.0, 0.5, 0.5, 0.1, "nsp", 100, 0.5, 0.1)
+def row(step: int, split: Literal["train", "validation"] = "train", loss: float = 1.0) -> StepRecord:
+    return StepRecord(step, split, loss, 2.0, 0.5, 0.5, 0.1, "nsp", 100, 0.5, 0.1)
 
 
 def test_a_row_has_the_fields_of_the_contract() -> None:
-    assert sorted(json.loads(row(1).to_json())) == sorted(FIELDS)
+    assert sorted(json.loads(to_json(row(1)))) == sorted(FIELDS)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
@@ -39,7 +40,7 @@ def test_what_is_not_finite_is_null_in_valid_json(loss: float) -> None:
     def refuse(text: str) -> None:
         raise AssertionError(f"{text} is not JSON")
 
-    assert json.loads(row(1, loss=loss).to_json(), parse_constant=refuse)["query_loss"] is None
+    assert json.loads(to_json(row(1, loss=loss)), parse_constant=refuse)["query_loss"] is None
 
 
 def test_resume_cuts_back_to_its_step_and_goes_on(tmp_path: Path) -> None:
@@ -74,6 +75,6 @@ def test_rows_are_readable_while_the_log_is_open(tmp_path: Path) -> None:
 
 def test_half_a_line_is_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_bytes(row(1).to_json().encode() + b"\n\xff\n[1]\n" + row(2).to_json().encode()[:20])
+    path.write_bytes(to_json(row(1)).encode() + b"\n\xff\n[1]\n" + to_json(row(2)).encode()[:20])
     assert [found["step"] for found in read_rows(str(path))] == [1]
-    assert "3 unreadable lines" in caplog.text
+    assert "3 damaged lines are left out, the first is line 2" in caplog.text

@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from supmer.train.report import MAX_POINTS, render
+from supmer.reports.drawing import MAX_POINTS
+from supmer.train.report import render
 
 
 def rows(num_steps: int) -> list[dict[str, Any]]:
@@ -32,7 +33,7 @@ def test_page_is_well_formed_and_refers_to_nothing_outside() -> None:
     references = set(re.findall(r"(?:href|src)=\"([^\"]*)\"", page))
     assert all(reference.startswith("#") for reference in references)
     assert "my &lt;run&gt;" in page
-    assert "<td>scc</td><td>3.2500</td><td>1.7500</td><td>20</td>" in page
+    assert '<td class="label">scc</td><td>3.2500</td><td>1.7500</td><td>20</td>' in page
 
 
 def test_long_runs_give_a_small_page() -> None:

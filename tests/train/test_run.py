@@ -13,13 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-import ray
 import torch
 from safetensors.torch import load_file
 from tiny_run import tiny_config
 
 from supmer.errors import UserError
-from supmer.runtime import connect_ray
 from supmer.train import checkpoint
 from supmer.train.metrics import read_rows
 from supmer.train.replay import replay
@@ -48,28 +46,24 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+def runs(cluster: None, tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("runs")
 
     def start(name: str, *overrides: str) -> RunResult:
         return run(tiny_config(tiny_files, f"run.dir={folder}", f"run.name={name}", *SETTINGS, *overrides))
 
-    connect_ray(min_cpus=4)
-    try:
-        whole = start("whole")
-        with captured_log() as sharded_lines:
-            two_workers = start("two", "train.workers=2", "train.sharding=full")
-        metrics = folder / "disturbed" / "metrics.jsonl"
-        with when(lambda: num_rows(metrics) > 40, lambda: os.kill(os.getpid(), signal.SIGTERM)):
-            stopped = start("disturbed")
-        newest = checkpoint.newest_first(stopped.directory.checkpoints)[0]
-        state = Path(stopped.directory.checkpoints, newest, checkpoint.STATE_FILE)
-        state.write_bytes(state.read_bytes()[:-10])
-        with captured_log() as lines, when(lambda: num_rows(metrics) > 110, kill_worker):
-            disturbed = start("disturbed")
-        yield Runs(tiny_files, folder, whole, two_workers, stopped, disturbed, "\n".join([*sharded_lines, *lines]))
-    finally:
-        ray.shutdown()
+    whole = start("whole")
+    with captured_log() as sharded_lines:
+        two_workers = start("two", "train.workers=2", "train.sharding=full")
+    metrics = folder / "disturbed" / "metrics.jsonl"
+    with when(lambda: num_rows(metrics) > 40, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        stopped = start("disturbed")
+    newest = checkpoint.newest_first(stopped.directory.checkpoints)[0]
+    state = Path(stopped.directory.checkpoints, newest, checkpoint.STATE_FILE)
+    state.write_bytes(state.read_bytes()[:-10])
+    with captured_log() as lines, when(lambda: num_rows(metrics) > 110, kill_worker):
+        disturbed = start("disturbed")
+    return Runs(tiny_files, folder, whole, two_workers, stopped, disturbed, "\n".join([*sharded_lines, *lines]))
 
 
 @contextmanager

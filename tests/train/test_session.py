@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,25 +12,21 @@ import ray
 import ray.train
 from tiny_run import tiny_config
 
-from supmer.runtime import connect_ray
+from supmer.meta.record import StepRecord
 from supmer.train.hang import HangWatch
-from supmer.train.job import Job, Origin
-from supmer.train.loop import Wish
-from supmer.train.mailbox import Correspondent, Event, Note, Progress, open_mailbox
-from supmer.train.metrics import MetricsRow
-from supmer.train.run_dir import RunDirectory
+from supmer.train.loop import Request
+from supmer.train.mailbox import Event, Job, Note, Reporter, open_mailbox
+from supmer.train.run_dir import Origin, RunDirectory
 from supmer.train.session import RaySession
 
 pytestmark = pytest.mark.cluster
 
-ROW = MetricsRow(1, "train", 1.0, 1.0, 0.9, 0.5, 0.0, "nsp", 100, 0.1, 0.0)
+ROW = StepRecord(1, "train", 1.0, 1.0, 0.9, 0.5, 0.0, "nsp", 100, 0.1, 0.0)
 
 
 @pytest.fixture(scope="module")
-def mailbox() -> Iterator[Any]:
-    connect_ray()
-    yield open_mailbox()
-    ray.shutdown()
+def mailbox(cluster: None) -> Any:
+    return open_mailbox()
 
 
 @pytest.fixture
@@ -44,7 +39,7 @@ def announced(monkeypatch: pytest.MonkeyPatch) -> None:
 def session_of(rank: int, mailbox: Any, files: Path, folder: Path) -> RaySession:
     config = tiny_config(files)
     job = Job(config, RunDirectory(str(folder)), "", Origin(config_hash="", backbone={}, store_fingerprint=""), mailbox)
-    return RaySession(job, rank, 0, Correspondent(mailbox), HangWatch(60, print))
+    return RaySession(job, rank, 0, Reporter(mailbox), HangWatch(60, print))
 
 
 def collected(mailbox: Any) -> list[Event]:
@@ -58,10 +53,10 @@ def test_the_driver_hears_of_it_at_once(mailbox: Any, tiny_files: Path, tmp_path
     rows = [replace(ROW, step=step) for step in (1, 2, 3)]
     for row in rows:
         session.record(row)
-    assert session.wish() == Wish.SAVE
+    assert session.request() == Request.SAVE
     warning = Note("the nodes of ranks [0] will be taken away; saving", is_warning=True)
-    assert collected(mailbox) == [*map(Progress, rows), warning]
-    assert session.wish() == Wish.NOTHING
+    assert collected(mailbox) == [*rows, warning]
+    assert session.request() == Request.NOTHING
     session.close()
 
 
@@ -69,5 +64,5 @@ def test_the_driver_hears_of_it_at_once(mailbox: Any, tiny_files: Path, tmp_path
 def test_other_ranks_wish_the_same_and_are_silent(mailbox: Any, tiny_files: Path, tmp_path: Path) -> None:
     session = session_of(1, mailbox, tiny_files, tmp_path)
     session.record(ROW)
-    assert session.wish() == Wish.SAVE
+    assert session.request() == Request.SAVE
     assert collected(mailbox) == []

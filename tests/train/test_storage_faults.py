@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import ray
-from s3_server import BUCKET, S3Server, serving
+from s3_server import BUCKET, S3Server
 from tiny_run import tiny_config
 
 from supmer import storage
 from supmer.corpus.manifest import MANIFEST
 from supmer.errors import UserError
-from supmer.runtime import connect_ray
+from supmer.meta.record import StepRecord
 from supmer.sole_job import sole_job
 from supmer.train import checkpoint
-from supmer.train.mailbox import Event, Progress
+from supmer.train.mailbox import Event
 from supmer.train.metrics import read_rows
 from supmer.train.run import RunResult, run
 from supmer.train.run_dir import RunDirectory
@@ -47,26 +46,14 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with serving() as running, pytest.MonkeyPatch.context() as patch:
-        for name, value in running.environment.items():
-            patch.setenv(name, value)  # before Ray starts, so that its processes have them too
-        yield running
-
-
-@pytest.fixture(scope="module")
-def runs(server: S3Server, tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+def runs(cluster: None, server: S3Server, tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder, bucket = tmp_path_factory.mktemp("runs"), f"s3://{BUCKET}"
-    connect_ray(min_cpus=4)
-    try:
-        whole = run(tiny_config(tiny_files, f"run.dir={folder}", "run.name=whole", *SETTINGS))
-        storage.write_bytes(f"{bucket}/text/corpus.jsonl", (tiny_files / "corpus.jsonl").read_bytes())
-        places = (f"corpus.paths=[{bucket}/text]", f"corpus.store_dir={bucket}/stores", f"run.dir={bucket}/runs")
-        server.stumble(error=0.04, slow=0.02, cut=0.02, drop=0.02, lose=0.02)
-        remote = run(tiny_config(tiny_files, *places, "run.name=remote", "log.trackers=[]", *SETTINGS))
-        yield Runs(tiny_files, whole, remote, server.stumble())
-    finally:
-        ray.shutdown()
+    whole = run(tiny_config(tiny_files, f"run.dir={folder}", "run.name=whole", *SETTINGS))
+    storage.write_bytes(f"{bucket}/text/corpus.jsonl", (tiny_files / "corpus.jsonl").read_bytes())
+    places = (f"corpus.paths=[{bucket}/text]", f"corpus.store_dir={bucket}/stores", f"run.dir={bucket}/runs")
+    server.stumble(error=0.04, slow=0.02, cut=0.02, drop=0.02, lose=0.02)
+    remote = run(tiny_config(tiny_files, *places, "run.name=remote", "log.trackers=[]", *SETTINGS))
+    return Runs(tiny_files, whole, remote, server.stumble())
 
 
 def results(directory: RunDirectory) -> tuple[bytes, bytes]:
@@ -139,7 +126,7 @@ class Successor:
         self._run_dir = run_dir
 
     def see(self, event: Event) -> None:
-        if isinstance(event, Progress) and event.row.split == "train":
+        if isinstance(event, StepRecord) and event.split == "train":
             with sole_job(self._run_dir):
                 pass
 

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import psutil
 import pytest
 import ray
+from hypothesis import given
+from hypothesis import strategies as st
 from made_up_tasks import made_up_vocabulary, synthetic_store, write_store
 from waiting import wait_until
 
 from supmer.config import Config
 from supmer.corpus.store import TaskStore
 from supmer.errors import UserError
-from supmer.runtime import connect_ray
 from supmer.tasks.codec import encode
 from supmer.tasks.episode import Episode
 from supmer.tasks.sampler import EpisodeSampler
 from supmer.train import stream
 from supmer.train.stream import EpisodeStream, local_episodes
 
-SLOTS = (0, 1, 2)
+NUM_TASKS = 3
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +34,15 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_store(synthetic_store(), tmp_path_factory.mktemp("store"))
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    connect_ray()
-    yield
-    ray.shutdown()
-
-
 def make_config(**train: object) -> Config:
     tasks = {"num_support": 8, "num_query": 8, "max_length": 128}
-    return Config.model_validate({"tasks": tasks, "prompt": {"length": 8}, "train": {"prefetch_episodes": 12, **train}})
+    meta = {"tasks_per_step": NUM_TASKS}
+    train = {"prefetch_episodes": 12, **train}
+    return Config.model_validate({"tasks": tasks, "meta": meta, "prompt": {"length": 8}, "train": train})
 
 
-def open_stream(uri: str, config: Config, steps: range, slots: Sequence[int] = SLOTS) -> EpisodeStream:
-    return EpisodeStream(uri, made_up_vocabulary(), config, steps, slots)
+def open_stream(uri: str, config: Config, steps: range) -> EpisodeStream:
+    return EpisodeStream(uri, made_up_vocabulary(), config, steps)
 
 
 def encoded(batches: Iterator[list[Episode]]) -> list[bytes]:
@@ -56,24 +50,19 @@ def encoded(batches: Iterator[list[Episode]]) -> list[bytes]:
     return [encode(batch).to_pandas().to_json().encode() for batch in batches]
 
 
-def token_hash(batches: Iterable[list[Episode]]) -> str:
-    """One hash of all token ids in their order."""
-    digest = hashlib.sha256()
-    for episode in itertools.chain.from_iterable(batches):
-        for row in (*episode.support, *episode.query, *episode.augmentation):
-            digest.update(row.input_ids.tobytes() + row.target_ids.tobytes())
-    return digest.hexdigest()
-
-
-def built_here(uri: str, config: Config, steps: range, slots: Sequence[int] = SLOTS) -> list[bytes]:
+def built_here(uri: str, config: Config, steps: range) -> list[bytes]:
     sampler = EpisodeSampler(TaskStore.open(uri), made_up_vocabulary(), config)
-    return encoded(local_episodes(sampler, steps.start, slots, len(steps)))
+    return encoded(local_episodes(sampler, config, steps))
 
 
 def builders() -> list[psutil.Process]:
-    """The actors that build episodes: Ray names a process after what it runs."""
+    return processes("EpisodeBuilder")
+
+
+def processes(actor: str) -> list[psutil.Process]:
+    """The processes of an actor: Ray names a process after what it runs."""
     workers = [p for p in psutil.Process().children(recursive=True) if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-    return [process for process in workers if "EpisodeBuilder" in " ".join(process.cmdline())]
+    return [process for process in workers if actor in " ".join(process.cmdline())]
 
 
 def rests(process: psutil.Process) -> bool:
@@ -84,68 +73,30 @@ def rests(process: psutil.Process) -> bool:
 
 
 @pytest.mark.cluster
-def test_waiting_for_a_slow_consumer_takes_no_processor(cluster: None, uri: str) -> None:
-    with open_stream(uri, make_config(), range(1000)) as episodes:
-        next(iter(episodes))
-        wait_until(lambda: all(map(rests, builders())))
-        assert rests(psutil.Process())
-
-
-# Where two executions overlap, Ray Data drops the log file of one without closing it.
-@pytest.mark.filterwarnings("ignore:Exception ignored in.*ray-data-dataset:pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.cluster
 @pytest.mark.slow
-def test_two_builders_in_short_segments_give_the_local_episodes(
+def test_two_builders_of_which_one_is_killed_give_the_local_episodes(
     cluster: None, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "BLOCKS_PER_SEGMENT", 15)
-    monkeypatch.setattr(stream, "PRELOAD_BLOCKS", 5)
+    """From a late start on, in blocks that are too short for one builder to be done with all of them."""
+    monkeypatch.setattr(stream, "MIN_STEPS_PER_BLOCK", 7)
     config = make_config(episode_builders=2, prefetch_episodes=24)
-    with open_stream(uri, config, range(40)) as batches:
-        assert encoded(iter(batches)) == built_here(uri, config, range(40))
-    wait_until(lambda: builders() == [])
-
-
-@pytest.mark.cluster
-@pytest.mark.slow
-def test_a_killed_builder_is_replaced_and_a_late_start_continues(cluster: None, uri: str) -> None:
-    config = make_config()
-    with open_stream(uri, config, range(25, 65), slots=(2, 0)) as opened:
+    with open_stream(uri, config, range(25, 75)) as opened:
         batches = iter(opened)
         received = encoded(islice(batches, 5))
-        (builder,) = builders()
-        builder.kill()
+        builders()[0].kill()
         received += encoded(batches)
-    assert received == built_here(uri, config, range(25, 65), slots=(2, 0))
+    assert received == built_here(uri, config, range(25, 75))
 
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_four_builders_and_two_trainers_give_the_same_tokens(cluster: None, uri: str) -> None:
-    steps = range(30)
-    with open_stream(uri, make_config(episode_builders=4, cpus_per_builder=0.25), steps) as batches:
-        from_four = token_hash(batches)
-    with (
-        open_stream(uri, make_config(cpus_per_builder=0.5), steps, slots=(0, 2)) as first,
-        open_stream(uri, make_config(cpus_per_builder=0.5), steps, slots=(1,)) as second,
-    ):
-        from_two = token_hash([even, one, odd] for (even, odd), (one,) in zip(first, second, strict=True))
-    sampler = EpisodeSampler(TaskStore.open(uri), made_up_vocabulary(), make_config())
-    assert from_four == from_two == token_hash(local_episodes(sampler, 0, SLOTS, len(steps)))
-
-
-@pytest.mark.cluster
-@pytest.mark.slow
-def test_builders_rest_while_nobody_takes_episodes(cluster: None, uri: str) -> None:
+def test_all_rest_while_nobody_takes_episodes_and_end_with_the_stream(cluster: None, uri: str) -> None:
     with open_stream(uri, make_config(), range(100_000)) as opened:
-        assert len(next(iter(opened))) == len(SLOTS)
-        (builder,) = builders()
-        wait_until(lambda: rests(builder))
-        assert rests(builder)
-        assert stream._readers() != set()
-    # Ray ends a process, with exit code 1 and without a word, in which one of them asks for an object after its shutdown.
-    assert stream._readers() == set()
-    wait_until(lambda: builders() == [])
+        assert len(next(iter(opened))) == NUM_TASKS
+        everyone = [psutil.Process(), *builders(), *processes("EpisodeFeeder")]
+        assert len(everyone) == 3
+        wait_until(lambda: all(map(rests, everyone)))
+    wait_until(lambda: builders() == processes("EpisodeFeeder") == [])
 
 
 @pytest.mark.cluster
@@ -169,6 +120,15 @@ def test_workers_search_for_no_dashboard(cluster: None) -> None:
         ray.get(ask.remote())
 
 
+@given(start=st.integers(0, 50), num_steps=st.integers(0, 5000), num_builders=st.integers(1, 5))
+def test_blocks_hold_each_step_once_and_are_few(start: int, num_steps: int, num_builders: int) -> None:
+    steps = range(start, start + num_steps)
+    blocks = stream.cut(steps, num_builders)
+    assert sorted(step for block in blocks for step in block) == list(steps)
+    assert len(blocks) <= (stream.MAX_BLOCKS + 1) * num_builders
+    assert all(blocks)
+
+
 def test_nothing_to_do_needs_no_cluster(uri: str) -> None:
     with open_stream(uri, make_config(), range(7, 7)) as batches:
         assert list(batches) == []
@@ -176,13 +136,13 @@ def test_nothing_to_do_needs_no_cluster(uri: str) -> None:
 
 def test_a_wrong_order_is_noticed(uri: str) -> None:
     sampler = EpisodeSampler(TaskStore.open(uri), made_up_vocabulary(), make_config())
-    episode = sampler.episode(3, 1)
-    assert stream._expect(episode, 3, 1) is episode
-    for found, step, slot in ((episode, 3, 0), (episode, 2, 1), (None, 3, 1)):
-        with pytest.raises(RuntimeError, match=f"expected step {step}, slot {slot}"):
-            stream._expect(found, step, slot)
+    episodes = [sampler.episode(3, slot) for slot in range(2)]
+    assert stream.expect(episodes, 3, 2) == episodes
+    for found, step, num_tasks in ((episodes, 2, 2), (episodes, 3, 3), (episodes[::-1], 3, 2), ([], 3, 1)):
+        with pytest.raises(RuntimeError, match=f"expected {num_tasks} slots of step {step}, received"):
+            stream.expect(found, step, num_tasks)
 
 
 def test_builders_do_without_torch() -> None:
-    program = "import sys, supmer.train.episode_builder; sys.exit(int('torch' in sys.modules))"
+    program = "import sys, supmer.train.stream; sys.exit(int('torch' in sys.modules))"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=500)

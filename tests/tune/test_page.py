@@ -13,18 +13,14 @@ import optuna
 import pytest
 from rich.console import Console
 
-from supmer.cli import load_config, validate
 from supmer.config import Config
+from supmer.config.load import load_config, validate, value_of
 from supmer.errors import UserError
-from supmer.tune.board import trials_table
-from supmer.tune.outcome import best_of, write_best
-from supmer.tune.page import importances, render
-from supmer.tune.records import Ledger, TrialRecord
-from supmer.tune.resources import num_concurrent
+from supmer.tune.page import compared_study, importances, render
+from supmer.tune.result import Ledger, TrialRecord, best_of, trials_table, write_best
 from supmer.tune.run import check_sweep
-from supmer.tune.settings import value_of
 from supmer.tune.space import draw, settings_of
-from supmer.tune.trials import command_of, directory_of, trial_config
+from supmer.tune.trial_config import command_of, directory_of, num_concurrent, trial_config
 
 LOSS = "validation_query_loss"
 SPACE = {
@@ -74,7 +70,7 @@ def test_page_is_whole_and_refers_to_nothing_outside(tmp_path: Path) -> None:
     for figure in figures:
         ElementTree.fromstring(figure)
     for record in records:
-        assert f"<td>{record.trial}</td>" in page
+        assert f">{record.trial}</td>" in page
     assert "a &lt;b&gt; crashed" in page
     assert "metatrain.py --config" in page
 
@@ -85,21 +81,22 @@ def test_page_of_a_sweep_that_has_not_begun(tmp_path: Path) -> None:
 
 def test_importance_finds_the_setting_that_matters(tmp_path: Path) -> None:
     config = sweep(tmp_path)
-    step, shares = importances(config, make_records(config), LOSS)
+    step, study = compared_study(config, make_records(config), LOSS)
     assert step == 1000  # the last that the stopped ones reached too
-    assert shares["meta.inner_lr"] > 0.8
-    assert sum(shares.values()) == pytest.approx(1)
+    found = importances(study)
+    assert found["meta.inner_lr"] > 0.8
+    assert sum(found.values()) == pytest.approx(1)
 
 
 def test_table_has_a_row_for_each_trial_the_best_first(tmp_path: Path) -> None:
     config = sweep(tmp_path)
     records = make_records(config)
     console = Console(file=io.StringIO(), width=200)
-    console.print(trials_table(config, records))
+    console.print(trials_table(config, records).terminal())
     text = console.file.getvalue()  # type: ignore[attr-defined]
     best = best_of(config, records)
     assert best is not None
-    rows = re.findall(r"│ (t\d{3}) ", text)
+    rows = re.findall(r"(?m)^ *(t\d{3}) ", text)
     assert rows[0] == best.trial
     assert sorted(rows) == [record.trial for record in records]
     assert "13 complete, 6 stopped, 1 failed" in text

@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supmer.cli import validate
 from supmer.config import Config
+from supmer.config.load import validate, value_of, with_settings
 from supmer.corpus.clustering import min_num_clusters
 from supmer.errors import UserError
 from supmer.tune.run import check_sweep
-from supmer.tune.settings import is_free, setting_names, value_of, with_settings
-from supmer.tune.space import check_space, draw, grid_points, settings_of
-from supmer.tune.stores import store_configs
+from supmer.tune.space import check_space, draw, grid_points, is_free, setting_names, settings_of
+from supmer.tune.trial_config import store_configs
 
 CONDITIONAL = {
     "meta.inner_lr": {"loguniform": [0.01, 10]},
@@ -27,7 +26,7 @@ CONDITIONAL = {
     "regularizer.gate_hidden": {"choice": [8, 24], "when": {"regularizer.gate": [True]}},
     "tasks.kinds": {"choice": [["nsp", "scc"], ["nss"]]},
     "curriculum.alpha": {"uniform": [0.5, 2]},
-    "meta.order": {"fixed": "second"},
+    "meta.order": {"choice": ["second"]},
 }
 
 
@@ -46,9 +45,9 @@ def sweep(space: dict[str, Any], **tune: Any) -> Config:
         ({"meta.inner_lr": {"loguniform": [0, 1]}}, "tune.space.meta.inner_lr.loguniform=[0, 1]: must begin above 0"),
         ({"meta.inner_lr": {"uniform": [2, 1]}}, "must be [low, high] with low less than high"),
         ({"meta.inner_lr": {"uniform": 3}}, "tune.space.meta.inner_lr.uniform=3: must be [low, high]"),
-        ({"meta.inner_lr": {"unifrom": [1, 2]}}, "not unifrom"),
+        ({"meta.inner_lr": {"unifrom": [1, 2]}}, "unifrom: unknown setting; did you mean tune.space.meta.inner_lr.uniform"),
         ({"meta.inner_lr": 0.1}, "tune.space.meta.inner_lr=0.1: must have exactly one of choice, uniform"),
-        ({"meta.inner_lr": {"choice": [1], "fixed": 2}}, "must have exactly one of"),
+        ({"meta.inner_lr": {"choice": [1], "uniform": [1, 2]}}, "must have exactly one of"),
         (
             {"meta.inner_lr": {"uniform": [-1, 1]}},
             "tune.space.meta.inner_lr: -1.0 cannot be used: meta.inner_lr=-1.0: must",
@@ -58,6 +57,11 @@ def sweep(space: dict[str, Any], **tune: Any) -> Config:
         ({"train.workers": {"choice": [1]}}, "tune.space.train.workers: cannot be searched, it says where or how fast"),
         ({"run.name": {"choice": ["a"]}}, "tune.space.run.name: cannot be searched"),
         ({"tune.seed": {"choice": [1]}}, "tune.space.tune.seed: unknown setting"),
+        ({"meta.inner_steps": {"choice": ["1", "01"]}}, "tune.space.meta.inner_steps.choice=[1, 1]: must not have 1 twice"),
+        (
+            {"a": {"cases": {"x": {"meta.order": "first"}}}, "b": {"cases": {"y": {"meta.order": "second"}}}},
+            "tune.space.b.cases.y.meta.order: is set by the cases of tune.space.a as well",
+        ),
         ({"a": {"cases": {"x": {"meta.ordr": "first"}}}}, "tune.space.a.cases.x.meta.ordr: unknown setting"),
         (
             {"a": {"cases": {"x": {"meta.order": "first"}}}, "meta.order": {"choice": ["first"]}},
@@ -67,7 +71,10 @@ def sweep(space: dict[str, Any], **tune: Any) -> Config:
             {"meta.pooling": {"choice": ["all"], "when": {"meta.order": "second"}}},
             "tune.space.meta.pooling.when.meta.order=second: never holds, meta.order is first",
         ),
-        ({"meta.pooling": {"fixed": "all", "when": {"order": 1}}}, "tune.space.meta.pooling.when.order=1: unknown setting"),
+        (
+            {"meta.pooling": {"choice": ["all"], "when": {"order": 1}}},
+            "meta.pooling.when.order=1: unknown setting",
+        ),
         (
             {"meta.order": {"choice": ["first"]}, "meta.inner_steps": {"choice": [2], "when": {"meta.order": "second"}}},
             "tune.space.meta.inner_steps.when.meta.order=second: never holds in this space",
@@ -79,7 +86,7 @@ def sweep(space: dict[str, Any], **tune: Any) -> Config:
             },
             "conditions depend on each other in a circle",
         ),
-        ({"corpus.validation_fraction": {"uniform": [0.1, 0.2]}}, "each value needs a task store of its own"),
+        ({"corpus.validation_fraction": {"uniform": [0.1, 0.2]}}, "each value needs its own task store"),
         ({"clusters.num_clusters": {"integer": [10, 900]}}, "would need more than 50 task stores"),
     ],
 )
@@ -94,7 +101,7 @@ def test_bad_space_is_one_clear_line(space: dict[str, Any], message: str) -> Non
     ("tune", "message"),
     [
         ({"objectives": ["validation_loss"]}, "tune.objectives=validation_loss: no trial reports it; did you mean"),
-        ({"objectives": ["fewshot_dev_score"]}, "is reported only where fewshot.tasks names tasks"),
+        ({"objectives": ["fewshot_dev_score"]}, "needs fewshot.tasks, which names no task here"),
         ({"objectives": ["validation_query_loss", "validation_query_loss_nsp"]}, "tune.scheduler=asha: must be none"),
         ({"searcher": "grid"}, "tune.searcher=grid: needs a finite space, tune.space.meta.inner_lr is loguniform"),
         ({"num_trials": None}, "tune.num_trials=null: must be a number unless tune.searcher=grid"),
@@ -108,6 +115,13 @@ def test_bad_sweep_is_one_clear_line(tune: dict[str, Any], message: str) -> None
         check_sweep(sweep({"meta.inner_lr": {"loguniform": [0.1, 1]}}, **tune))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("space", [{"meta.steps": {"choice": [9, 12]}}, {"size": {"cases": {"long": {"meta.steps": 12}}}}])
+def test_runs_of_unequal_length_are_not_stopped_early(space: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"tune\.scheduler=asha: must be none where tune\.space has meta\.steps"):
+        check_sweep(sweep(space))
+    check_sweep(sweep(space, scheduler="none"))
 
 
 @settings(max_examples=50)
@@ -174,4 +188,4 @@ def test_everything_that_a_run_computes_from_can_be_searched() -> None:
     sections = {name.split(".")[0] for name in names}
     assert {"meta", "regularizer", "curriculum", "prompt", "tasks", "backbone", "clusters", "corpus"} <= sections
     assert {"meta.inner_lr", "meta.prompt_lr", "run.seed", "prompt.length", "tasks.kinds", "curriculum.m"} <= names
-    assert not {"run.name", "train.workers", "log.every", "backbone.cache_dir"} & names
+    assert not {"run.name", "train.workers", "log.every", "corpus.store_dir"} & names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -12,16 +13,18 @@ from tiny_run import tiny_config
 
 from supmer import storage
 from supmer.config import Config, TaskKind
+from supmer.config.load import validate
+from supmer.meta.record import StepRecord
 from supmer.train import checkpoint
-from supmer.train.job import Origin
-from supmer.train.metrics import MetricsLog, MetricsRow
-from supmer.train.run_dir import RunDirectory, claim
+from supmer.train.metrics import MetricsLog
+from supmer.train.run_dir import Origin, RunDirectory, claim
 from supmer.tune.fewshot_score import state_at
 from supmer.tune.objectives import FEWSHOT, QUERY_LOSS
-from supmer.tune.records import Rung
-from supmer.tune.rungs import Rungs
-from supmer.tune.trial import FollowedRun, TrialFailedError
-from supmer.tune.trials import trial_config
+from supmer.tune.result import Ledger, Rung
+from supmer.tune.schedule import STEP
+from supmer.tune.search import SweepSearch
+from supmer.tune.trial import FollowedRun, Rungs, SupmerTrial, TrialFailedError
+from supmer.tune.trial_config import trial_config
 
 NUM_STEPS, EVERY = 9, 3
 KINDS: tuple[TaskKind, ...] = ("nss", "scc")
@@ -37,8 +40,8 @@ def rung_at(step: int) -> Rung:
     return Rung(step=step, values=names)
 
 
-def row(step: int, kind: TaskKind, query_loss: float) -> MetricsRow:
-    return MetricsRow(step, "validation", query_loss, 0.0, 0.0, 0.0, 0.0, kind, 1, 1.0, 0.0)
+def row(step: int, kind: TaskKind, query_loss: float) -> StepRecord:
+    return StepRecord(step, "validation", query_loss, 0.0, 0.0, 0.0, 0.0, kind, 1, 1.0, 0.0)
 
 
 def write_checkpoint(directory: RunDirectory, step: int) -> None:
@@ -66,22 +69,41 @@ def config(tiny_files: Path, tmp_path: Path) -> Config:
     return tiny_config(tiny_files, f"run.dir={tmp_path}", "run.name=t000", *settings)
 
 
-def follow(config: Config) -> FollowedRun:
-    return FollowedRun(config, 60, with_fewshot=False)
-
-
-@pytest.mark.parametrize("num_reported", [0, 1, 3])
-def test_rungs_of_a_run_that_was_killed_before_they_were_reported_come_first(config: Config, num_reported: int) -> None:
+@pytest.mark.parametrize("num_known", [0, 2])
+def test_rungs_of_a_run_that_was_killed_before_they_were_reported_come_first(config: Config, num_known: int) -> None:
     directory = write_complete_run(config)
-    earlier = follow(config)
-    assert [earlier.next_rung() for _ in range(num_reported)] == [rung_at(step) for step in (3, 6, 9)[:num_reported]]
-    earlier.end()
-    later = follow(config)
+    known = [rung_at(step) for step in (3, 6, 9)][:num_known]
+    later = FollowedRun(config, 60, known, with_fewshot=False)
     assert [later.next_rung() for _ in range(3)] == [rung_at(step) for step in (3, 6, 9)]
     later.join_until_end()
     assert Path(directory.report).exists()  # which the driver had not written either
     with pytest.raises(TrialFailedError, match="ended before"):
         later.next_rung()
+
+
+def test_a_continued_trial_reports_the_rungs_it_is_given_and_those_of_its_run(config: Config) -> None:
+    tune = {"space": {"meta.inner_steps": {"choice": [1]}}, "searcher": "grid", "grace_steps": EVERY}
+    sweep = validate({**config.model_dump(), "run": {**config.run.model_dump(), "name": "sweep"}, "tune": tune})
+    ledger = Ledger(sweep.run_dir)
+    SweepSearch(sweep, ledger).suggest("first call")
+    (record,) = ledger
+    write_complete_run(trial_config(sweep, record.trial, record.settings))
+    record.add_rung(3, {QUERY_LOSS: 99.0})  # as a score that is not computed again
+    ledger.save()
+
+    trial = SupmerTrial(SweepSearch(sweep, Ledger(sweep.run_dir)).suggest("next call"))
+    results = [trial.train() for _ in range(3)]
+    trial.stop()
+    assert [(result[STEP], result["status"], result["done"]) for result in results] == [
+        (3, "running", False),
+        (6, "running", False),
+        (9, "complete", True),
+    ]
+    assert [json.loads(result["values"])[QUERY_LOSS] for result in results] == [
+        99.0,
+        *(rung_at(step).values[QUERY_LOSS] for step in (6, 9)),
+    ]
+    assert results[0][QUERY_LOSS] == 99.0
 
 
 def test_validations_later_than_the_newest_checkpoint_are_left_to_be_done_again(config: Config) -> None:

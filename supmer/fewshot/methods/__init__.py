@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from supmer.fewshot.methods import fine_tuning, ppt, prompt_tuning, supmer, supmer_no_regularizer, zero_shot
+from supmer.fewshot.methods import (
+    bitfit,
+    fine_tuning,
+    lora,
+    perfect,
+    ppt,
+    prefix_tuning,
+    prompt_tuning,
+    supmer,
+    supmer_no_regularizer,
+    unified_ppt,
+    zero_shot,
+)
 from supmer.fewshot.tuning import Method
 
 METHODS: dict[str, Method] = {
@@ -10,6 +22,11 @@ METHODS: dict[str, Method] = {
     "fine_tuning": fine_tuning.METHOD,
     "prompt_tuning": prompt_tuning.METHOD,
     "ppt": ppt.METHOD,
+    "unified_ppt": unified_ppt.METHOD,
     "supmer_no_regularizer": supmer_no_regularizer.METHOD,
     "supmer": supmer.METHOD,
+    "perfect": perfect.METHOD,
+    "lora": lora.METHOD,
+    "prefix_tuning": prefix_tuning.METHOD,
+    "bitfit": bitfit.METHOD,
 }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from supmer.fewshot.tuning import Bench, FewShotRows, Method, Tuned, tune_prompt
+from supmer.fewshot.tuning import Context, FewShotRows, Method, Tuned, tune_prompt
 
 
-def tune(bench: Bench, rows: FewShotRows) -> Tuned:
-    """Tune from the prompt of a run with `meta.algorithm=multitask`."""
-    assert bench.ppt_prompt is not None
-    return tune_prompt(bench, rows, bench.ppt_prompt)
+def tune(context: Context, rows: FewShotRows) -> Tuned:
+    """Tune from the prompt of a run with `meta.algorithm=multitask`, that of the task's format where there is one each."""
+    assert context.ppt_prompt is not None
+    return tune_prompt(context, rows, context.ppt_prompt)
 
 
 METHOD = Method(tune, needs=frozenset({"ppt_prompt"}))

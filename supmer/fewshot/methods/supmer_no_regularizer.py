@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from supmer.fewshot.tuning import Bench, FewShotRows, Method, Tuned, tune_prompt
+from supmer.fewshot.tuning import Context, FewShotRows, Method, Tuned, tune_prompt
 
 
-def tune(bench: Bench, rows: FewShotRows) -> Tuned:
+def tune(context: Context, rows: FewShotRows) -> Tuned:
     """Tune from the meta-trained prompt."""
-    assert bench.prompt is not None
-    return tune_prompt(bench, rows, bench.prompt)
+    assert context.prompt is not None
+    return tune_prompt(context, rows, context.prompt)
 
 
 METHOD = Method(tune, needs=frozenset({"prompt"}))

@@ -1,0 +1,1 @@
+"""The sections of `benchmarks/gpu.py`. They need torch, transformers, numpy, safetensors, pydantic and this repository."""

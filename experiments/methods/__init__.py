@@ -1,0 +1,1 @@
+"""All methods of the few-shot harness side by side, small: see README.md."""

@@ -1,0 +1,1 @@
+"""Which sentence splitter cuts English best."""

@@ -1,0 +1,6 @@
+"""`supmer compare` as a script, for `ray job submit` and for checkouts that are not installed."""
+
+from supmer.jobs.compare import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""`supmer predict` as a script, for `ray job submit` and for checkouts that are not installed."""
+
+from supmer.jobs.predict import main
+
+if __name__ == "__main__":
+    main()

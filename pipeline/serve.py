@@ -1,0 +1,6 @@
+"""`supmer serve` as a script, for `ray job submit` and for checkouts that are not installed."""
+
+from supmer.jobs.serve import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""PERFECT's states, loss and similarities: pure functions.
+
+Shapes: B rows, M mask slots, C classes, d model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from supmer.backbone.batches import at_least_float32
+from supmer.config import PerfectConfig
+from supmer.model.prompted import PromptedModel
+from supmer.model.rows import Rows
+
+
+def mask_states(model: PromptedModel, rows: Rows, states: str) -> Tensor:
+    """Return the last states at the mask slots [B, M, d], float32.
+
+    Args:
+        model: the backbone, which reads the rows without a prompt.
+        rows: B rows, each with the sentinels of its M slots, which `labels` [B, M] repeats.
+        states: `encoder`: where the sentinels stand in the row; `decoder`: where the decoder reads ``<pad>`` and the same
+            sentinels, each in the position that pre-training turns into the first token of the blank. A decoder-only model
+            has one slot, at the row's end.
+    """
+    backbone = model.backbone
+    if not backbone.config.is_encoder_decoder:
+        last = rows.attention_mask.sum(dim=1) - 1
+        output = backbone.base_model(input_ids=rows.input_ids, attention_mask=rows.attention_mask)
+        return at_least_float32(output.last_hidden_state[torch.arange(len(last), device=last.device), last]).unsqueeze(1)
+    encoder, decoder = backbone.get_encoder(), backbone.get_decoder()
+    hidden: Tensor = encoder(input_ids=rows.input_ids, attention_mask=rows.attention_mask).last_hidden_state
+    if states == "encoder":
+        places = (rows.input_ids.unsqueeze(1) == rows.labels.unsqueeze(2)).int().argmax(dim=2)
+        picked = hidden.gather(1, places.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+        return at_least_float32(picked)
+    start = rows.labels.new_full((len(hidden), 1), backbone.config.decoder_start_token_id)
+    output = decoder(
+        input_ids=torch.cat([start, rows.labels], dim=1),
+        encoder_hidden_states=hidden,
+        encoder_attention_mask=rows.attention_mask,
+        use_cache=False,
+    )
+    return at_least_float32(output.last_hidden_state[:, 1:])
+
+
+def label_scores(states: Tensor, labels: Tensor) -> Tensor:
+    """Return ``s[b, i, c] = h[b, i] . E[c, i]`` [B, M, C] of states [B, M, d] and label embeddings [C, M, d]."""
+    return torch.einsum("bmd,cmd->bmc", states, labels)
+
+
+def hinge(scores: Tensor, classes: Tensor) -> Tensor:
+    """Return the multi-class hinge of each row [B]: ``1/C sum_{j != y} max(0, 1 - s_y + s_j)``, mean over masks.
+
+    Args:
+        scores: [B, M, C].
+        classes: [B].
+    """
+    num_rows, num_masks, _ = scores.shape
+    repeated = classes.repeat_interleave(num_masks)
+    each = nn.functional.multi_margin_loss(scores.flatten(end_dim=1), repeated, reduction="none")
+    return each.view(num_rows, num_masks).mean(dim=1)
+
+
+def class_means(batches: Iterable[tuple[Tensor, Tensor]], num_classes: int) -> Tensor:
+    """Return the prototypes [C, M, d]: the mean state of each class's rows.
+
+    Args:
+        batches: states [B, M, d] and classes [B] of rows.
+        num_classes: C.
+    """
+    sums, counts = [], []
+    for states, classes in batches:
+        sums.append(states.new_zeros(num_classes, *states.shape[1:]).index_add(0, classes, states))
+        counts.append(classes.bincount(minlength=num_classes))
+    return torch.stack(sums).sum(dim=0) / torch.stack(counts).sum(dim=0).view(-1, 1, 1)
+
+
+def similarities(states: Tensor, prototypes: Tensor) -> Tensor:
+    """Return ``exp(-|u - v|^2)`` [B, M, C] of the directions u of states [B, M, d] and v of prototypes [C, M, d]."""
+    directions = nn.functional.normalize(states, dim=-1), nn.functional.normalize(prototypes, dim=-1)
+    cosines = torch.einsum("bmd,cmd->bmc", *directions)
+    return torch.exp(2 * cosines - 2)  # |u - v|^2 = 2 - 2 cos
+
+
+def class_scores(states: Tensor, labels: Tensor, prototypes: Tensor, settings: PerfectConfig) -> Tensor:
+    """Return the scores of rows [B, C] that prediction takes the largest of.
+
+    Args:
+        states: [B, M, d].
+        labels: label embeddings [C, M, d].
+        prototypes: [C, M, d].
+        settings: which of them, and how the masks' similarities become one.
+    """
+    if settings.inference == "classifier":
+        return label_scores(states, labels).mean(dim=1)
+    found = similarities(states, prototypes if settings.inference == "prototypes" else labels)
+    return found.amax(dim=1) if settings.aggregation == "max" else found.mean(dim=1)

