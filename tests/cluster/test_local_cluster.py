@@ -112,14 +112,8 @@ def test_nodes_are_added_for_a_job_and_a_lost_one_is_replaced(cluster: LocalClus
 
 def test_everything_listens_on_this_machine_only(cluster: LocalCluster) -> None:
     mark = cluster.folder.name
-    ours = [p for p in psutil.process_iter() if mark in " ".join(_command_line(p))]
-    listening = {ip_address(c.laddr.ip) for p in ours for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    ours = [p.info for p in psutil.process_iter(["cmdline", "net_connections"]) if mark in str(p.info["cmdline"])]
+    connections = [connection for process in ours for connection in process["net_connections"] or []]
+    listening = {ip_address(c.laddr.ip) for c in connections if c.status == psutil.CONN_LISTEN}
     assert listening
     assert all((getattr(address, "ipv4_mapped", None) or address).is_loopback for address in listening)
-
-
-def _command_line(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []

@@ -41,7 +41,7 @@ SETTINGS = (
     "train.validate_every=100",
     "train.keep_checkpoints=3",
     "train.max_failures=-1",
-    "train.hang_seconds=20",
+    "train.hang_seconds=30",
     "log.trackers=[]",
 )
 STEPS_APART = (10, 40)

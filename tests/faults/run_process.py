@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
+from processes import descendants
 
 SCRIPT = Path(__file__).resolve().parents[2] / "pipeline" / "metatrain.py"
 
@@ -70,14 +71,7 @@ class RunProcess:
     def processes(self, word: str) -> list[psutil.Process]:
         """Return the run's own processes with this word in the command line."""
         assert self._process is not None
-        found = []
-        for process in psutil.Process(self._process.pid).children(recursive=True):
-            try:
-                if word in " ".join(process.cmdline()):
-                    found.append(process)
-            except psutil.Error:  # it has just ended
-                continue
-        return found
+        return descendants(word, of=self._process.pid)
 
     def signal(self, number: signal.Signals, *, group: bool = False) -> None:
         """Send a signal to the driver alone, or to its process group as a terminal does."""

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from processes import descendants
 from scripts import call, finish
 from scripts import start as start_script
 from tiny_run import tiny_overrides
@@ -84,7 +85,7 @@ def kill_when(config: Path, reached: Callable[[], bool]) -> tuple[dict[str, Any]
     killed.kill()
     finish(killed)
     _, alive = psutil.wait_procs(children, timeout=30)
-    assert {process.name() for process in alive} <= RAY_AGENTS
+    assert {process.info["name"] for process in psutil.process_iter(["name"]) if process in alive} <= RAY_AGENTS
     found = trials(config.parent)
     return found, {trial: metrics_until(config.parent, trial, last_saved(config.parent, trial)) for trial in found}
 
@@ -146,11 +147,6 @@ def test_sweep_survives_a_kill_and_its_best_repeats(
     assert trials(tmp_path) == after
 
 
-def training_workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    found = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in found if "RayTrainWorker" in " ".join(child.cmdline())]
-
-
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.timeout(900)
@@ -170,9 +166,9 @@ def test_trials_that_diverge_crash_or_hang_are_told_apart_and_the_others_go_on(t
             wait_until(
                 lambda case=case: case in running_case(tmp_path) and has_begun(runs / running_case(tmp_path)[case]), 600
             )
-            for worker in training_workers(sweep):
+            for worker in descendants("RayTrainWorker", of=sweep.pid):
                 worker.send_signal(number)
-        workers = training_workers(sweep)
+        workers = descendants("RayTrainWorker", of=sweep.pid)
     finally:
         code, out, err = finish(sweep)
     assert code == 0, err

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from endpoint import TOKEN, Client
+from processes import descendants
 from scipy.special import softmax
 from scripts import call, finish, start
 
@@ -26,15 +27,7 @@ CELLS = {task: f"{task}.supmer.k4.pattern0.seed0" for task in ("colour", "place"
 
 def replicas(process: int) -> list[psutil.Process]:
     """Return the processes that hold the backbone."""
-    found = []
-    for child in psutil.Process(process).children(recursive=True):
-        try:
-            title = " ".join(child.cmdline())
-        except psutil.Error:
-            continue
-        if "ServeReplica" in title and "backbone-" in title:
-            found.append(child)
-    return found
+    return descendants("ServeReplica", "backbone-", of=process)
 
 
 @pytest.mark.slow

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
+from processes import descendants
 from safetensors.torch import load_file
 from tiny_run import tiny_config
 
@@ -108,15 +108,7 @@ def num_rows(metrics: Path) -> int:
 
 def kill_worker() -> None:
     """Kill a training worker of this process's own Ray cluster."""
-    for process in psutil.Process().children(recursive=True):
-        try:
-            is_worker = "RayTrainWorker" in " ".join(process.cmdline())
-        except psutil.NoSuchProcess:  # a process that has just ended, or a zombie
-            continue
-        if is_worker:
-            process.kill()
-            return
-    raise AssertionError("no training worker is running")
+    descendants("RayTrainWorker")[0].kill()
 
 
 def train_losses(directory: RunDirectory) -> list[tuple[int, str, str, float]]:

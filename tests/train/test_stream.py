@@ -15,6 +15,7 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up_tasks import made_up_vocabulary, synthetic_store, write_store
+from processes import descendants
 from waiting import wait_until
 
 from supmer.config import Config
@@ -56,13 +57,7 @@ def built_here(uri: str, config: Config, steps: range) -> list[bytes]:
 
 
 def builders() -> list[psutil.Process]:
-    return processes("EpisodeBuilder")
-
-
-def processes(actor: str) -> list[psutil.Process]:
-    """The processes of an actor: Ray names a process after what it runs."""
-    workers = [p for p in psutil.Process().children(recursive=True) if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-    return [process for process in workers if actor in " ".join(process.cmdline())]
+    return descendants("EpisodeBuilder")
 
 
 def rests(process: psutil.Process) -> bool:
@@ -93,10 +88,10 @@ def test_two_builders_of_which_one_is_killed_give_the_local_episodes(
 def test_all_rest_while_nobody_takes_episodes_and_end_with_the_stream(cluster: None, uri: str) -> None:
     with open_stream(uri, make_config(), range(100_000)) as opened:
         assert len(next(iter(opened))) == NUM_TASKS
-        everyone = [psutil.Process(), *builders(), *processes("EpisodeFeeder")]
+        everyone = [psutil.Process(), *builders(), *descendants("EpisodeFeeder")]
         assert len(everyone) == 3
         wait_until(lambda: all(map(rests, everyone)))
-    wait_until(lambda: builders() == processes("EpisodeFeeder") == [])
+    wait_until(lambda: builders() == descendants("EpisodeFeeder") == [])
 
 
 @pytest.mark.cluster
