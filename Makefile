@@ -7,6 +7,7 @@ INSTALLED := $(VENV)/.installed
 QUICKSTART := configs/quickstart.yaml
 RAY_LOG := .test-cluster.log
 TESTS := not slow
+RERUNS := 0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test test-slow check format docs bench faults cluster-local cluster-down clean gpu-check
@@ -39,7 +40,7 @@ quickstart: setup  ## meta-train on text that is installed anyway, tune on a few
 
 # One Ray cluster at a time has room on a machine, and the tests that start one mostly wait: the others run beside them.
 test: setup  ## the tests that are done within minutes, the main job from its command line included
-	@$(RUN) -m pytest --durations=25 -m "cluster and ($(TESTS))" > $(RAY_LOG) 2>&1 & process=$$!; trap 'kill $$process 2> /dev/null' EXIT; trap 'exit 130' INT TERM; \
+	@$(RUN) -m pytest --durations=25 --reruns $(RERUNS) -r fER -m "cluster and ($(TESTS))" > $(RAY_LOG) 2>&1 & process=$$!; trap 'kill $$process 2> /dev/null' EXIT; trap 'exit 130' INT TERM; \
 	echo "== tests without Ray (those with Ray run beside them and are shown when they end: $(RAY_LOG))"; \
 	$(RUN) -m pytest --durations=25 -m "not cluster and ($(TESTS))"; without_ray=$$?; \
 	echo "== tests with Ray"; \
