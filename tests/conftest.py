@@ -6,9 +6,13 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from supmer.config import Config
 
 # Before anything imports torch: what tests start shares few cores, and sums depend on the number of threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -48,6 +52,22 @@ def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_run import write_tiny_files  # here, because it imports torch
 
     return write_tiny_files(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tuned_run(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A run with a cell of each task and method of `tuned_cells`; tests leave its files as they are."""
+    from tuned_cells import make_cells
+
+    return make_cells(tmp_path_factory.mktemp("cells"))
+
+
+@pytest.fixture(scope="session")
+def test_rows(tuned_run: Config) -> dict[str, list[dict[str, Any]]]:
+    """The test rows of each task of `tuned_run`."""
+    from tuned_cells import rows_of
+
+    return rows_of(tuned_run)
 
 
 @pytest.fixture(scope="module", autouse=True)

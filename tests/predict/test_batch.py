@@ -26,8 +26,8 @@ CELL = "colour.supmer.k4.pattern0.seed0"
 Rows = dict[str, list[dict[str, Any]]]
 
 
-def predict(run: Config, *arguments: str | Path) -> str:
-    done = call("predict.py", "--run", run.run_dir, "--cell", CELL, "predict.part_rows=30", *arguments)
+def predict(tuned_run: Config, *arguments: str | Path) -> str:
+    done = call("predict.py", "--run", tuned_run.run_dir, "--cell", CELL, "predict.part_rows=30", *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -42,7 +42,9 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 @pytest.mark.parametrize("actors", [0, pytest.param(2, marks=pytest.mark.cluster)])
-def test_files_of_each_format_come_back_with_answers(run: Config, test_rows: Rows, tmp_path: Path, actors: int) -> None:
+def test_files_of_each_format_come_back_with_answers(
+    tuned_run: Config, test_rows: Rows, tmp_path: Path, actors: int
+) -> None:
     rows = [{"id": index, **row} for index, row in enumerate(test_rows["colour"])]
     del rows[3]["second"]
     rows[5]["first"], rows[7]["second"] = ["a"], " "
@@ -59,9 +61,9 @@ def test_files_of_each_format_come_back_with_answers(run: Config, test_rows: Row
     typed = pa.Table.from_pylist(whole).append_column("day", pa.array([7] * len(whole), pa.date32()))
     pq.write_table(typed, source / "c.parquet", row_group_size=41)
 
-    printed = predict(run, "--input", source, "--output", tmp_path / "out", f"predict.actors={actors}")
+    printed = predict(tuned_run, "--input", source, "--output", tmp_path / "out", f"predict.actors={actors}")
 
-    details = json.loads((Path(run.run_dir) / "fewshot" / CELL / "details.json").read_text())
+    details = json.loads((Path(tuned_run.run_dir) / "fewshot" / CELL / "details.json").read_text())
     expected, truth = softmax(np.asarray(details["scores"]), axis=1), np.asarray(details["labels"])
     words = details["record"]["label_words"]
     bad = {3: "field 'second' is missing", 5: "field 'first' must be text, not list", 7: "field 'second' is empty"}
@@ -104,7 +106,7 @@ def test_files_of_each_format_come_back_with_answers(run: Config, test_rows: Row
     assert f"accuracy {accuracy:.4f}, macro-F1 {macro_f1:.4f} on 592 rows with a class" in printed
     if actors:  # the cluster has 3 CPUs
         arguments = ["--input", source, "--output", tmp_path / "again", "predict.actors=9"]
-        done = call("predict.py", "--run", run.run_dir, "--cell", CELL, *arguments)
+        done = call("predict.py", "--run", tuned_run.run_dir, "--cell", CELL, *arguments)
         assert done.returncode == 2 and "error: predict.actors=9: needs 9.25 CPUs" in done.stderr
 
 
@@ -128,23 +130,23 @@ def test_measures_are_those_of_the_rows() -> None:
     ],
 )
 def test_a_mistake_is_one_line(
-    run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+    tuned_run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a.jsonl", "a.ndjson", "note.txt"):
         write(Path(name), [{"first": "a", "second": "b"}])
-    done = call("predict.py", "--run", run.run_dir, "--cell", CELL, *arguments)
+    done = call("predict.py", "--run", tuned_run.run_dir, "--cell", CELL, *arguments)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
-def test_a_killed_job_goes_on_and_writes_each_row_once(run: Config, test_rows: Rows, tmp_path: Path) -> None:
+def test_a_killed_job_goes_on_and_writes_each_row_once(tuned_run: Config, test_rows: Rows, tmp_path: Path) -> None:
     rows = [{"id": index, **test_rows["colour"][index % 200]} for index in range(6000)]
     source, target = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     parts = tmp_path / "out.jsonl.parts"
     command = [
         "--run",
-        run.run_dir,
+        tuned_run.run_dir,
         "--cell",
         CELL,
         "predict.part_rows=50",

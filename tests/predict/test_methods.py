@@ -35,11 +35,11 @@ CELLS = {
 
 
 @pytest.fixture(scope="module")
-def methods(run: Config) -> Config:
+def methods(tuned_run: Config) -> Config:
     """A run with a cell of each method."""
     perfect = {"num_masks": 2, "steps": 4, "eval_every": 2, "rate": 1e-2}
     own = {f"fewshot.perfect.{name}": value for name, value in perfect.items()}
-    config = with_settings(run, {"run.name": "methods", "fewshot.methods": list(CELLS), **own})
+    config = with_settings(tuned_run, {"run.name": "methods", "fewshot.methods": list(CELLS), **own})
     start = torch.randn(config.prompt.length, 32, generator=torch.Generator().manual_seed(0))
     runner = CellRunner(config, prepare_tasks(config), StartingPoints(unified_ppt_prompt=start))
     for cell in CELLS.values():

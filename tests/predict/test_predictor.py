@@ -22,12 +22,12 @@ Rows = dict[str, list[dict[str, Any]]]
 
 @pytest.mark.parametrize("task", ["colour", "place"])
 @pytest.mark.parametrize("method", ["prompt_tuning", "supmer"])
-def test_test_rows_get_the_scores_of_the_cell(run: Config, test_rows: Rows, task: str, method: str) -> None:
+def test_test_rows_get_the_scores_of_the_cell(tuned_run: Config, test_rows: Rows, task: str, method: str) -> None:
     cell = f"{task}.{method}.k4.pattern0.seed0"
-    details = json.loads((Path(run.run_dir) / "fewshot" / cell / "details.json").read_text())
+    details = json.loads((Path(tuned_run.run_dir) / "fewshot" / cell / "details.json").read_text())
     expected = np.asarray(details["scores"])
     assert len(expected) == 200
-    predictor, rows = Predictor.load(run.run_dir, cell), test_rows[task]
+    predictor, rows = Predictor.load(tuned_run.run_dir, cell), test_rows[task]
     scores = predictor.scores([read_row(predictor.task, row) for row in rows])
     np.testing.assert_allclose(scores, expected, atol=1e-5, rtol=0)
     found = predictor.predict(rows)
@@ -37,12 +37,12 @@ def test_test_rows_get_the_scores_of_the_cell(run: Config, test_rows: Rows, task
     assert expected.std(axis=0).min() > 1e-3
 
 
-def test_a_cells_folder_is_enough_and_a_row_alone_gets_the_same(run: Config, test_rows: Rows, tmp_path: Path) -> None:
+def test_a_cells_folder_is_enough_and_a_row_alone_gets_the_same(tuned_run: Config, test_rows: Rows, tmp_path: Path) -> None:
     cell = "colour.supmer.k4.pattern0.seed0"
-    shutil.copytree(Path(run.run_dir) / "fewshot" / cell, tmp_path / "copy")
+    shutil.copytree(Path(tuned_run.run_dir) / "fewshot" / cell, tmp_path / "copy")
     (tmp_path / "copy" / "details.json").unlink()
     rows = test_rows["colour"][:20]
-    together = Predictor.load(run.run_dir, cell).predict(rows).probabilities
+    together = Predictor.load(tuned_run.run_dir, cell).predict(rows).probabilities
     alone = Predictor.load(str(tmp_path / "copy"))
     for row, expected in zip(rows, together, strict=True):
         only_fields = {"first": row["first"], "second": f" {row['second']}\n"}
@@ -51,10 +51,10 @@ def test_a_cells_folder_is_enough_and_a_row_alone_gets_the_same(run: Config, tes
     assert nothing.labels == [] and nothing.probabilities.shape == (0, 2)
 
 
-def test_without_a_name_the_cell_that_is_best_on_dev_is_taken(run: Config, tmp_path: Path) -> None:
-    records = [record for record in Results(run.run_dir).records if record["task"] == "colour"]
+def test_without_a_name_the_cell_that_is_best_on_dev_is_taken(tuned_run: Config, tmp_path: Path) -> None:
+    records = [record for record in Results(tuned_run.run_dir).records if record["task"] == "colour"]
     target = tmp_path / "run"
-    shutil.copytree(run.run_dir, target)
+    shutil.copytree(tuned_run.run_dir, target)
     records[1]["dev_score"], records[2]["dev_score"] = 0.5, 0.75
     (target / "fewshot.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     assert Path(find_cell(str(target))).name == "colour.supmer.k4.pattern0.seed0"
@@ -68,9 +68,9 @@ def test_without_a_name_the_cell_that_is_best_on_dev_is_taken(run: Config, tmp_p
         ("colour.zero_shot.k4.pattern0.seed0", "--cell colour.zero_shot.k4.pattern0.seed0: its method leaves no prompt"),
     ],
 )
-def test_a_cell_that_cannot_be_meant_is_refused(run: Config, cell: str | None, message: str) -> None:
+def test_a_cell_that_cannot_be_meant_is_refused(tuned_run: Config, cell: str | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Predictor.load(run.run_dir, cell)
+        Predictor.load(tuned_run.run_dir, cell)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_a_cell_that_cannot_be_meant_is_refused(run: Config, cell: str | None, m
         ({"first": "\u2003\n", "second": "b"}, "row 1: field 'first' is empty"),
     ],
 )
-def test_a_row_that_cannot_be_used_is_named(run: Config, row: dict[str, object], message: str) -> None:
-    predictor = Predictor.load(run.run_dir, "colour.supmer.k4.pattern0.seed0")
+def test_a_row_that_cannot_be_used_is_named(tuned_run: Config, row: dict[str, object], message: str) -> None:
+    predictor = Predictor.load(tuned_run.run_dir, "colour.supmer.k4.pattern0.seed0")
     with pytest.raises(UserError, match=message):
         predictor.predict([{"first": "a", "second": "b"}, row])
 

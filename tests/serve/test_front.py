@@ -28,17 +28,17 @@ def fields(row: dict[str, Any]) -> dict[str, str]:
     return {name: row[name] for name in FIELDS}
 
 
-def best_details(run: Config, task: str) -> dict[str, Any]:
+def best_details(tuned_run: Config, task: str) -> dict[str, Any]:
     """Return the details of the cell that is served: the best on dev that left a prompt."""
-    records = [r for r in Results(run.run_dir).records if r["task"] == task and r["method"] != "zero_shot"]
+    records = [r for r in Results(tuned_run.run_dir).records if r["task"] == task and r["method"] != "zero_shot"]
     best = max(records, key=lambda record: record["dev_score"])
-    folder = Path(run.run_dir) / "fewshot" / f"{task}.{best['method']}.k4.pattern0.seed0"
+    folder = Path(tuned_run.run_dir) / "fewshot" / f"{task}.{best['method']}.k4.pattern0.seed0"
     return json.loads((folder / "details.json").read_text())  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("task", ["colour", "place"])
-def test_test_rows_get_the_scores_of_the_cell(run: Config, test_rows: Rows, endpoint: Endpoint, task: str) -> None:
-    details = best_details(run, task)
+def test_test_rows_get_the_scores_of_the_cell(tuned_run: Config, test_rows: Rows, endpoint: Endpoint, task: str) -> None:
+    details = best_details(tuned_run, task)
     status, body = endpoint.client.predict(task, [fields(row) for row in test_rows[task]])
     assert status == 200
     words, expected = details["record"]["label_words"], softmax(np.asarray(details["scores"]), axis=1)
@@ -116,9 +116,9 @@ def test_other_paths_and_methods_are_refused(endpoint: Endpoint, method: str, pa
     assert endpoint.client.send(method, path)[0] == status
 
 
-def test_tasks_come_and_go_with_the_token(run: Config, test_rows: Rows, endpoint: Endpoint, tmp_path: Path) -> None:
+def test_tasks_come_and_go_with_the_token(tuned_run: Config, test_rows: Rows, endpoint: Endpoint, tmp_path: Path) -> None:
     client, row = endpoint.client, fields(test_rows["place"][0])
-    cell = Path(run.run_dir) / "fewshot" / "place.supmer.k4.pattern0.seed0"
+    cell = Path(tuned_run.run_dir) / "fewshot" / "place.supmer.k4.pattern0.seed0"
     for token, status in ((None, 401), ("wrong", 401), ("\xe4", 401)):
         assert client.send("POST", "/tasks", {"run": str(cell)}, token)[0] == status
         assert client.send("DELETE", "/tasks/colour", token=token)[0] == status
@@ -126,13 +126,13 @@ def test_tasks_come_and_go_with_the_token(run: Config, test_rows: Rows, endpoint
 
     status, body, _ = client.send("POST", "/tasks", {"run": str(cell), "name": "mine"}, TOKEN)
     assert status == 201 and [task["task"] for task in body["tasks"]] == ["mine"]
-    again = client.send("POST", "/tasks", {"run": run.run_dir, "cell": cell.name, "name": "mine"}, TOKEN)
+    again = client.send("POST", "/tasks", {"run": tuned_run.run_dir, "cell": cell.name, "name": "mine"}, TOKEN)
     assert again[0] == 201 and again[1] == body
     expected = json.loads((cell / "details.json").read_text())
     found = client.predict("mine", [row])[1]["scores"][0]
     np.testing.assert_allclose(list(found.values()), softmax(expected["scores"][0]), atol=1e-5)
 
-    other = Path(run.run_dir) / "fewshot" / "colour.supmer.k4.pattern0.seed0"
+    other = Path(tuned_run.run_dir) / "fewshot" / "colour.supmer.k4.pattern0.seed0"
     status, body, _ = client.send("POST", "/tasks", {"run": str(other), "name": "mine"}, TOKEN)
     assert status == 409 and body["field"] == "name"
 
@@ -145,9 +145,9 @@ def test_tasks_come_and_go_with_the_token(run: Config, test_rows: Rows, endpoint
     assert client.send("DELETE", "/tasks/mine", token=TOKEN)[0] == 204
 
 
-def test_a_prompt_that_cannot_be_served_is_refused(run: Config, endpoint: Endpoint, tmp_path: Path) -> None:
+def test_a_prompt_that_cannot_be_served_is_refused(tuned_run: Config, endpoint: Endpoint, tmp_path: Path) -> None:
     client = endpoint.client
-    source = Path(run.run_dir) / "fewshot" / "place.supmer.k4.pattern0.seed0"
+    source = Path(tuned_run.run_dir) / "fewshot" / "place.supmer.k4.pattern0.seed0"
     long, other, broken = (Path(shutil.copytree(source, tmp_path / name)) for name in ("long", "other", "broken"))
     definition = json.loads((source / "definition.json").read_text())
     words = {**definition, "task": {**definition["task"], "label_words": ["red river", "red river"]}}
@@ -160,7 +160,7 @@ def test_a_prompt_that_cannot_be_served_is_refused(run: Config, endpoint: Endpoi
         ({"run": str(broken), "name": "mine"}, 422),
         ({"run": str(tmp_path)}, 422),
         ({"run": str(source), "name": "../up"}, 422),
-        ({"run": run.run_dir, "cell": "nothing"}, 422),
+        ({"run": tuned_run.run_dir, "cell": "nothing"}, 422),
         ({"run": 7}, 422),
         ({}, 422),
     ):

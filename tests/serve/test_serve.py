@@ -33,13 +33,13 @@ def replicas(process: int) -> list[psutil.Process]:
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_requests_are_answered_while_replicas_die_and_tasks_come_and_go(
-    run: Config, test_rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tuned_run: Config, test_rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SUPMER_SERVE_TOKEN", TOKEN)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    cells = {task: Path(run.run_dir) / "fewshot" / cell for task, cell in CELLS.items()}
+    cells = {task: Path(tuned_run.run_dir) / "fewshot" / cell for task, cell in CELLS.items()}
     arguments = [f"--run={cells['colour']}", f"--run={cells['place']}", f"--port={port}", f"run.dir={tmp_path}"]
     process = start("serve.py", *arguments)
     client, deadline = Client(f"http://127.0.0.1:{port}"), time.monotonic() + 300
@@ -94,16 +94,16 @@ def test_requests_are_answered_while_replicas_die_and_tasks_come_and_go(
         (["--run", "RUN", "serve.host=256.0.0.1"], "cannot be listened at on 256.0.0.1"),
     ],
 )
-def test_a_mistake_is_one_line(run: Config, tmp_path: Path, arguments: list[str], message: str) -> None:
-    named = [argument.replace("RUN", run.run_dir) for argument in arguments]
+def test_a_mistake_is_one_line(tuned_run: Config, tmp_path: Path, arguments: list[str], message: str) -> None:
+    named = [argument.replace("RUN", tuned_run.run_dir) for argument in arguments]
     done = call("serve.py", *named, f"run.dir={tmp_path}")
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
-def test_a_port_that_is_taken_is_named(run: Config, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_named(tuned_run: Config, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = call("serve.py", "--run", run.run_dir, f"run.dir={tmp_path}", f"--port={port}")
+        done = call("serve.py", "--run", tuned_run.run_dir, f"run.dir={tmp_path}", f"--port={port}")
     assert done.returncode == 2 and f"error: serve.port={port}: cannot be listened at" in done.stderr
