@@ -14,7 +14,7 @@ import torch
 from supmer.backbone.load import is_causal, load_tokenizer
 from supmer.config import Config
 from supmer.fewshot.cells import Cell, PreparedTask, settings_of
-from supmer.fewshot.data import draw_split
+from supmer.fewshot.data import class_weights, draw_split
 from supmer.fewshot.definition import PromptDefinition, define
 from supmer.fewshot.forms import Form, asked
 from supmer.fewshot.labels import LabelWords, words_of
@@ -123,7 +123,8 @@ class CellRunner:
         train, dev = (template.encode([rows.train[index] for index in indices]) for indices in split)
         ppt_prompt = self.points.ppt_prompt_of(task.format)
         context = replace(self.context, config=settings_of(self.config, cell.method), ppt_prompt=ppt_prompt)
-        few_shot = FewShotRows(template.words, train, dev, metrics=task.metrics, seed=cell.training_seed)
+        weights = class_weights(task, [example.label for example in train])
+        few_shot = FewShotRows(template.words, train, dev, task.metrics, cell.training_seed, weights)
         tuned = method.tune(context, few_shot)
         scores, metrics, labels = self._score(method, context, tuned, cell.task, cell.pattern)
         transfer = []

@@ -69,7 +69,7 @@ class PreparedTask:
         """SHA-256 over definition and rows."""
         # How a method asks the task beside its patterns is of that method's cells only: `cell_keys`.
         asked_otherwise = {"folder", "hub", "causal_patterns", "answers", "plain"}
-        unset = {"further_words"} if self.task.further_words is None else set()
+        unset = {name for name in ("further_words", "label_weights") if getattr(self.task, name) is None}
         digest = hashlib.sha256(self.task.model_dump_json(exclude=asked_otherwise | unset).encode())
         for row in (*self.rows.train, *self.rows.test):
             digest.update(json.dumps([sorted(row.fields.items()), row.label]).encode())

@@ -99,6 +99,28 @@ def draw_split(task: Task, rows: Sequence[Row], k: RowCount, seed: int) -> FewSh
     return FewShotSplit(generator.permutation(train).tolist(), dev)
 
 
+def class_weights(task: Task, labels: Sequence[int]) -> list[float] | None:
+    """Return the weight of each class in the loss, by `task.label_weights`; None where there are none.
+
+    Args:
+        task: the task.
+        labels: the classes of the rows to tune on, each at least once. Their weights are 1 on average.
+
+    >>> from supmer.fewshot.task import load_task
+    >>> class_weights(load_task("sst-2").model_copy(update={"label_weights": "balanced"}), [0, 0, 0, 1])
+    [0.666..., 2.0]
+    """
+    if task.label_weights is None:
+        return None
+    counts = np.bincount(labels, minlength=len(task.label_words))
+    if task.label_weights == "balanced":
+        weights = 1 / counts
+    else:
+        weights = np.array([task.label_weights.get(word, 1.0) for word in task.label_words])
+    found: list[float] = (weights * len(labels) / (weights @ counts)).tolist()
+    return found
+
+
 def _usable(task: Task, split: SplitName, source: Source) -> tuple[list[Row], int]:
     """Return the rows of a split, and the number of those that were skipped."""
     reader = _RowReader(task, source.columns)

@@ -57,7 +57,7 @@ def method_of(parts: Parts, rate: float) -> Method:
 
             def step(batch: list[Example]) -> float:
                 descent.zero_grad()
-                loss = backward_without_prompt(context, context.model, batch)
+                loss = backward_without_prompt(context, context.model, batch, rows.weights_of(batch))
                 descent.step()
                 return loss
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from importlib import resources
 from pathlib import Path
@@ -107,6 +108,8 @@ class Task(_Definition):
         label_words: the word of each class, by class index.
         further_words: more words of each class; its score is the sum of the probabilities of all its words, the model learns
             to say the one of `label_words`.
+        label_weights: weights of the classes in the loss, by label word (1 where not named), or `balanced`: by 1 / number of
+            rows to tune on. Only their ratios matter: rows weigh 1 on average.
         answers: what the model is to say for each class, where that is not the label word (the letters of a choice).
         plain: the text for methods without label words, ``<X>`` standing for their mask slots; see `supmer.fewshot.forms`.
         metric: what `score` is; of several, their mean, by which dev chooses the best step.
@@ -122,6 +125,7 @@ class Task(_Definition):
     causal_patterns: list[Text] = Field(default_factory=list)
     label_words: list[Text] = Field(min_length=2)
     further_words: list[list[Text]] | None = None
+    label_weights: Literal["balanced"] | dict[Text, float] | None = None
     answers: list[Text] | None = None
     plain: Text | None = None
     metric: Metric | Annotated[list[Metric], Field(min_length=1)] = "accuracy"
@@ -149,6 +153,13 @@ class Task(_Definition):
             raise ValueError(f"each pattern must end in a blank and {SLOT}, where a decoder-only model goes on")
         return value
 
+    @field_validator("label_weights", mode="before")
+    @classmethod
+    def balanced_or_by_word(cls, value: object) -> object:
+        if value is None or value == "balanced" or isinstance(value, dict):
+            return value
+        raise ValueError("must be `balanced` or a weight for each label word, such as {word: 2}")
+
     @field_validator("label_words")
     @classmethod
     def distinct(cls, value: list[str]) -> list[str]:
@@ -169,6 +180,12 @@ class Task(_Definition):
             raise ValueError("metric: f1 is of class 1 of two; macro_f1 is the mean over any number of classes")
         if self.further_words is not None and len(self.further_words) != len(self.label_words):
             raise ValueError(f"further_words: needs {len(self.label_words)} lists, one per label word (it may be empty)")
+        weights = self.label_weights if isinstance(self.label_weights, dict) else {}
+        for word, weight in weights.items():
+            if word not in self.label_words:
+                raise ValueError(f"label_weights: {word!r} must be one of the label words: {', '.join(self.label_words)}")
+            if not (0 < weight < math.inf):
+                raise ValueError(f"label_weights.{word}={weight}: must be positive and finite")
         if self.answers is not None and len(self.answers) != len(self.label_words):
             raise ValueError(f"answers: needs {len(self.label_words)} values, one per label word")
         for source in (self.folder, self.hub):

@@ -59,7 +59,8 @@ class Context:
 class FewShotRows:
     """A task under one data seed: K rows a class to tune on, and as many to choose the best step by.
 
-    `seed` is the training seed: of initial values, the order of batches, and dropout.
+    `seed` is the training seed: of initial values, the order of batches, and dropout. `weights` are those of the classes in
+    the loss, see `supmer.fewshot.data.class_weights`; None: 1 each.
     """
 
     words: LabelWords
@@ -67,6 +68,11 @@ class FewShotRows:
     dev: list[Example]
     metrics: Sequence[str]
     seed: int
+    weights: Sequence[float] | None = None
+
+    def weights_of(self, batch: Sequence[Example]) -> list[float]:
+        """Return the weight of each row in the loss."""
+        return [1.0 if self.weights is None else self.weights[example.label] for example in batch]
 
 
 class CurvePoint(NamedTuple):
@@ -141,7 +147,7 @@ def tune_prompt(
     best = prompt.detach().clone()
 
     def step(batch: list[Example]) -> float:
-        raw = prompt_gradient(context, prompt, batch)
+        raw = prompt_gradient(context, prompt, batch, rows.weights_of(batch))
         prompt.grad = raw.gradient if regularize is None else regularize(raw)
         descent.step()
         return raw.loss
@@ -160,24 +166,31 @@ def tune_prompt(
     return Tuned(context.model, best, chosen.step, chosen.dev_score, curve)
 
 
-def prompt_gradient(context: Context, prompt: Tensor, batch: Sequence[Example]) -> PromptGradient:
-    """Return the gradient of the batch's mean cross entropy, in as many passes as the token budget asks for."""
+def prompt_gradient(context: Context, prompt: Tensor, batch: Sequence[Example], weights: Sequence[float]) -> PromptGradient:
+    """Return the gradient of the mean of the rows' weighted cross entropies; the token budget says in how many passes."""
     context.model.train()
     # The published pooling averages over padding too, so rows must be padded as published.
     width = context.config.max_input_tokens if context.model.pooling == "all" else 0
     plan = PassPlan(context.max_tokens, width)
-    result = run_pass(context.model, prompt.unsqueeze(0), plan_rows([batch], prompt.unsqueeze(0), plan), support_loss, plan)
+    prompts = prompt.unsqueeze(0)
+    result = run_pass(context.model, prompts, plan_rows([batch], prompts, plan, weights=[weights]), support_loss, plan)
     return PromptGradient(result.gradients[0], result.hidden[0], result.losses.item())
 
 
-def backward_without_prompt(context: Context, model: PromptedModel, batch: Sequence[Example]) -> float:
-    """Add the gradient of a batch's mean cross entropy, on the pattern alone, to what the model trains; return the loss."""
+def backward_without_prompt(
+    context: Context, model: PromptedModel, batch: Sequence[Example], weights: Sequence[float]
+) -> float:
+    """Add the gradient of the mean of the rows' weighted cross entropies to what the model trains; return that mean.
+
+    The model reads the pattern alone.
+    """
     model.train()
     prompts = torch.empty(1, 0, model.width, device=context.device)
     loss = 0.0
     for group in plan_microbatches([len(example.input_ids) for example in batch], 0, context.max_tokens):
         rows = collate([batch[index] for index in group], [0] * len(group)).to(context.device)
-        share = cross_entropy(model(prompts, rows).logits, rows.labels).sum() / len(batch)
+        losses = cross_entropy(model(prompts, rows).logits, rows.labels)
+        share = losses @ losses.new_tensor([weights[index] for index in group]) / len(batch)
         torch.autograd.backward([share])
         loss += share.item()
     return loss

@@ -121,11 +121,12 @@ def plan_rows(
     plan: PassPlan,
     augmentations: Sequence[Sequence[Example]] | None = None,
     lam: Tensor | None = None,
+    weights: Sequence[Sequence[float]] | None = None,
 ) -> list[Microbatch]:
     """Cut the rows of T tasks into micro-batches, and return those of this rank.
 
-    Each row weighs 1 / (number of its task's rows). In lockstep a rank that would have fewer micro-batches than another gets
-    some of one row without weight.
+    Each row weighs its weight (default 1) / (number of its task's rows). In lockstep a rank that would have fewer
+    micro-batches than another gets some of one row without weight.
 
     Args:
         row_sets: rows of T tasks.
@@ -133,11 +134,14 @@ def plan_rows(
         plan: budget and ranks.
         augmentations: a row to mix each row with, the one of the same place; None: no mixing.
         lam: [T] on the CPU, weight of each task's own rows where they are mixed.
+        weights: of the rows of T tasks, positive.
     """
     examples = [example for rows in row_sets for example in rows]
     partners = examples if augmentations is None else [example for rows in augmentations for example in rows]
     tasks = [task for task, rows in enumerate(row_sets) for _ in rows]
-    weights = torch.tensor([1 / len(row_sets[task]) for task in tasks])
+    shares = torch.tensor([1 / len(row_sets[task]) for task in tasks])
+    if weights is not None:
+        shares *= torch.tensor([weight for of_task in weights for weight in of_task])
     lengths = [
         max(len(row.input_ids), len(partner.input_ids), plan.width) for row, partner in zip(examples, partners, strict=True)
     ]
@@ -153,7 +157,7 @@ def plan_rows(
         mixing = None
         if lam is not None:
             mixing = Mixing(collate([partners[index] for index in group], own_tasks, width), lam[rows.task_index])
-        return Microbatch(rows, weight * weights[list(group)], mixing)
+        return Microbatch(rows, weight * shares[list(group)], mixing)
 
     copies = 1 if augmentations is None else 2
     ranks = deal_microbatches(lengths, prompt_length, plan.max_tokens, copies, plan.group.size, work)

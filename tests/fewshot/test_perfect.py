@@ -206,7 +206,9 @@ def test_only_the_parts_have_gradients_in_any_number_of_passes(tiny: tuple[Conte
         train = context.config.train.model_copy(update={"max_tokens_per_microbatch": budget})
         parts = parts_of(context.model)
         with parts.inserted(context.model):
-            loss = backward(replace(context, config=context.config.model_copy(update={"train": train})), parts, rows.train)
+            weights = [0.5 + row for row in range(len(rows.train))]
+            small = replace(context, config=context.config.model_copy(update={"train": train}))
+            loss = backward(small, parts, rows.train, weights)
         found.append([torch.tensor(loss), *(parameter.grad for parameter in parts.parameters())])
         assert all(gradient is not None and bool(gradient.any()) for gradient in found[-1])
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
@@ -261,7 +263,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(tiny: tuple[Context, Fe
         model.train()
         parts = parts_of(model)
         with parts.inserted(model):
-            backward(replace(context, model=model), parts, rows.train)
+            backward(replace(context, model=model), parts, rows.train, [1.0] * len(rows.train))
         found.append([parameter.grad for parameter in parts.parameters()])
     torch.testing.assert_close(*found)
 

@@ -93,10 +93,10 @@ def rows(config: Config, tokenizer: PreTrainedTokenizerBase) -> FewShotRows:
     return FewShotRows(words, encoded[:32], encoded[32:], ["accuracy"], seed=0)
 
 
-def test_the_gradient_is_that_of_the_mean_loss_however_the_batch_is_split(
+def test_the_gradient_is_that_of_the_weighted_mean_loss_however_the_batch_is_split(
     config: Config, context: Context, rows: FewShotRows, start: Tensor
 ) -> None:
-    batch = rows.train[:7]
+    batch, weights = rows.train[:7], [0.5, 2.0, 1.0, 3.0, 0.25, 1.0, 1.5]
     plain = AutoModelForSeq2SeqLM.from_pretrained(config.backbone.name, dtype=torch.float64).eval()
     context.model.double()
     start = start.double()
@@ -108,10 +108,11 @@ def test_the_gradient_is_that_of_the_mean_loss_however_the_batch_is_split(
         output = plain(inputs_embeds=embedded, labels=labels)
         losses.append(output.loss * labels.numel())  # transformers averages over positions, section 3 sums
         states.append(output.encoder_last_hidden_state[0])
-    loss = torch.stack(losses).mean()
+    loss = (torch.stack(losses) * torch.tensor(weights)).mean()
     (expected,) = torch.autograd.grad(loss, prompt)
-    one_pass = prompt_gradient(replace(context, config=with_budget(config, 10_000)), start.requires_grad_(), batch)
-    many = prompt_gradient(replace(context, config=with_budget(config, 100)), start, batch)
+    start = start.requires_grad_()
+    one_pass = prompt_gradient(replace(context, config=with_budget(config, 10_000)), start, batch, weights)
+    many = prompt_gradient(replace(context, config=with_budget(config, 100)), start, batch, weights)
     for found in (one_pass, many):
         torch.testing.assert_close(found.gradient, expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(found.hidden, torch.cat(states).mean(dim=0).detach(), rtol=1e-5, atol=1e-5)
@@ -135,7 +136,7 @@ def test_supmer_steps_along_the_bent_gradient(
 ) -> None:
     context = replace(context, config=changed(context.config, steps=1, batch_size=len(rows.train)))
     tuned = METHODS["supmer"].tune(context, rows)
-    raw = prompt_gradient(context, start.clone().requires_grad_(), rows.train)
+    raw = prompt_gradient(context, start.clone().requires_grad_(), rows.train, [1.0] * len(rows.train))
     regularized = regularizer(raw.gradient.unsqueeze(0), raw.hidden.unsqueeze(0)).gradient[0]
     expected = start - 0.1 * regularized / (regularized.abs() + 1e-8)  # the first step of Adam
     torch.testing.assert_close(tuned.prompt, expected, rtol=1e-3, atol=1e-3)

@@ -29,7 +29,7 @@ def tune(context: Context, rows: FewShotRows) -> Tuned:
 
     def step(batch: list[Example]) -> float:
         descent.zero_grad()
-        loss = backward_without_prompt(context, model, batch)
+        loss = backward_without_prompt(context, model, batch, rows.weights_of(batch))
         descent.step()
         return loss
 

@@ -37,7 +37,7 @@ def tune(context: Context, rows: FewShotRows) -> Tuned:
     def step(batch: list[Example]) -> float:
         context.model.train()
         descent.zero_grad()
-        loss = backward(context, parts, batch)
+        loss = backward(context, parts, batch, rows.weights_of(batch))
         descent.step()
         return loss
 
@@ -63,14 +63,15 @@ def own_protocol(settings: FewshotConfig) -> FewshotConfig:
     return with_settings(settings, {**own, **fixed})
 
 
-def backward(context: Context, parts: PerfectParts, batch: Sequence[Example]) -> float:
-    """Add the gradient of the batch's mean loss to the parts, which are inserted; return the loss."""
+def backward(context: Context, parts: PerfectParts, batch: Sequence[Example], weights: Sequence[float]) -> float:
+    """Add the gradient of the mean of the rows' weighted losses to the parts, which are inserted; return that mean."""
     loss = 0.0
     for group in _passes(context, batch):
         microbatch = _collate(context, [batch[index] for index in group])
         classes = torch.tensor([batch[index].label for index in group], device=context.device)
         scores = label_scores(mask_states(context.model, microbatch, parts.states), parts.labels)
-        share = hinge(scores, classes).sum() / len(batch)
+        losses = hinge(scores, classes)
+        share = losses @ losses.new_tensor([weights[index] for index in group]) / len(batch)
         torch.autograd.backward([share])
         loss += share.item()
     return loss
