@@ -120,6 +120,8 @@ class FewshotConfig(Section):
     unified_ppt_run: str | None = setting(
         None, "tuning", source=True, description="the same of the prompt that unified_ppt starts from (tasks.kinds=[nss])"
     )
-    concurrency: int = setting(1, "speed", ge=1, description="cells (task x method x seed) run at once")
+    concurrency: int = setting(
+        1, "speed", ge=0, description="cells (task x method x seed) run at once; 0: one by one in this process, without Ray"
+    )
     cpus_per_cell: float = setting(1, "speed", gt=0, description="CPUs reserved for each, and torch threads it uses")
     gpus_per_cell: float = setting(0, "speed", ge=0, le=1, description="GPUs reserved for each (fractions share one)")

@@ -1,10 +1,10 @@
-"""The few-shot job: cells as work for a pool of Ray actors, each with one backbone."""
+"""The few-shot job: cells as work for a pool of Ray actors, each with one backbone, or for this process."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import ray
 import yaml
@@ -173,6 +173,35 @@ def _compute(
     keys: Mapping[Cell, str],
     results: Results,
 ) -> None:
+    at_once = max(1, min(config.fewshot.concurrency, len(todo)))
+    before = [record["seconds"] for record in results.records]
+    seconds_each = sum(before) / len(before) / at_once if before else 0.0
+    expected = (
+        f"{seconds_each:.3g} s each by those finished before, {time_left(seconds_each * len(todo))}; " if before else ""
+    )
+    logger.info("computing %d cells, %d at a time; %sthe first ones also load the backbone", len(todo), at_once, expected)
+    computed = _on_ray if config.fewshot.concurrency else _here
+    with Progress("few-shot tuning", len(todo), "cells") as progress:
+        for result in computed(config, tasks, points, todo):
+            record = results.add(result, keys[result.cell])
+            _track(config, result)
+            progress.add(1)
+            score = f"{record['metric']} {record['score']:.4f}"
+            progress.say(f"{result.cell.name}: {score} (dev {record['dev_score']:.4f} at step {record['best_step']})")
+
+
+def _here(
+    config: Config, tasks: Mapping[str, PreparedTask], points: StartingPoints, todo: list[Cell]
+) -> Iterator[CellResult]:
+    """Compute cells one after the other in this process."""
+    runner = CellRunner(config, tasks, points)
+    yield from map(runner.run, todo)
+
+
+def _on_ray(
+    config: Config, tasks: Mapping[str, PreparedTask], points: StartingPoints, todo: list[Cell]
+) -> Iterator[CellResult]:
+    """Compute cells by `fewshot.concurrency` actors, and yield each as soon as it is finished."""
     settings = config.fewshot
     logger.info("starting or joining Ray")
     connect_ray(settings.concurrency * settings.cpus_per_cell)
@@ -186,24 +215,11 @@ def _compute(
         max_restarts=MAX_RETRIES,
         max_task_retries=MAX_RETRIES,
     )
-    num_actors = min(settings.concurrency, len(todo))
-    before = [record["seconds"] for record in results.records]
-    seconds_each = sum(before) / len(before) / num_actors if before else 0.0
-    expected = (
-        f"{seconds_each:.3g} s each by those finished before, {time_left(seconds_each * len(todo))}; " if before else ""
-    )
-    logger.info("computing %d cells, %d at a time; %sthe first ones also load the backbone", len(todo), num_actors, expected)
-    pool = ActorPool([runner.remote() for _ in range(num_actors)])
+    pool = ActorPool([runner.remote() for _ in range(min(settings.concurrency, len(todo)))])
     for cell in todo:
         pool.submit(lambda actor, value: actor.run.remote(shared, value), cell)
-    with Progress("few-shot tuning", len(todo), "cells") as progress:
-        while pool.has_next():
-            result = pool.get_next_unordered()
-            record = results.add(result, keys[result.cell])
-            _track(config, result)
-            progress.add(1)
-            score = f"{record['metric']} {record['score']:.4f}"
-            progress.say(f"{result.cell.name}: {score} (dev {record['dev_score']:.4f} at step {record['best_step']})")
+    while pool.has_next():
+        yield pool.get_next_unordered()
 
 
 def _track(config: Config, result: CellResult) -> None:

@@ -9,17 +9,22 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import ray
 from fewshot_material import DEFINITION
 from sklearn.metrics import f1_score
 
-from supmer.fewshot.cell_runner import CellResult, TransferScore
+from supmer.config import Config
+from supmer.config.load import with_settings
+from supmer.fewshot.cell_runner import CellResult, CellRunner, TransferScore
 from supmer.fewshot.cells import Cell
+from supmer.fewshot.comparison import prepare_tasks, run_fewshot
 from supmer.fewshot.comparison_files import write_files
 from supmer.fewshot.data import Row
 from supmer.fewshot.report import Predicted, confusion_table, f1_table, scores_table
 from supmer.fewshot.results import Results, read_details
 from supmer.fewshot.scoring import METRICS
 from supmer.fewshot.significance import WEIGHTED_METRICS, Predictions, bootstrap, compare_methods
+from supmer.fewshot.starting_points import StartingPoints
 from supmer.fewshot.summaries import outcome, summarize, transfer_grids
 from supmer.fewshot.tuning import CurvePoint
 
@@ -263,3 +268,13 @@ def test_tables_of_mistakes_agree_with_the_scores(results: Results) -> None:
     assert counts.trace() / counts.sum() == pytest.approx(record["score"])
     expected = [2 * counts[c, c] / (counts[c].sum() + counts[:, c].sum()) for c in range(2)]
     assert [float(cell) / 100 for cell in f1_table({"good": found}).rows[0][1:]] == pytest.approx(expected, abs=1e-3)
+
+
+def test_cells_computed_in_this_process_need_no_ray_and_are_those_of_any_runner(config: Config) -> None:
+    here = with_settings(config, {"fewshot.concurrency": 0, "fewshot.methods": ["zero_shot", "prompt_tuning"]})
+    records = run_fewshot(here)
+    assert not ray.is_initialized()
+    runner = CellRunner(config, prepare_tasks(config), StartingPoints())
+    alone = [runner.run(Cell("colour", 0, method, 0, 4, 0)) for method in ("zero_shot", "prompt_tuning")]
+    assert [(record["score"], record["dev_score"]) for record in records] == [(cell.score, cell.dev_score) for cell in alone]
+    assert run_fewshot(here) == records  # seconds included: not computed again
