@@ -3,16 +3,19 @@
     python -m experiments.methods --config experiments/methods/methods.yaml fewshot.data_dir=TASKS [section.key=value ...]
 
 Runs are `<run.name>-supmer`, a PPT run for each format of tasks (`-pair`, `-multi_choice`, `-single`), `-unified` for
-Unified PPT, and `<run.name>` with the few-shot results. The same command goes on after a stop.
+Unified PPT, and `<run.name>` with the few-shot results. The seconds of a method are the median of its cells. The same
+command goes on after a stop.
 """
 
 from __future__ import annotations
 
 import argparse
+from statistics import median
 
 from supmer.cli import job_parser, run_job
 from supmer.config import Config
 from supmer.config.load import with_settings
+from supmer.reports.tables import Table
 
 KINDS = {"pair": "nsp", "multi_choice": "nss", "single": "scc"}
 """The kind of self-supervised tasks that PPT pre-trains the prompt of each format on (METHOD section 9)."""
@@ -59,6 +62,12 @@ def compare_all(config: Config, _: argparse.Namespace) -> int:
     records = run_fewshot(tuning_run(config))
     Console().print(summarize(records).table(title=TITLE).terminal())
     Console().print(outcome(records), highlight=False)
+    seconds = {
+        method: median(record["processor_seconds"] for record in records if record["method"] == method)
+        for method in config.fewshot.methods
+    }
+    rows = [[method, f"{spent:.1f}"] for method, spent in seconds.items()]
+    Console().print(Table(["method", "processor seconds a cell"], rows).terminal())
     return 0
 
 

@@ -45,7 +45,7 @@ class CellResult:
 
     `metrics` are those of the task on the test rows, `score` is their mean. `parts` are what the method trained in place of
     a prompt, `definition` is what either is to be used with, `peak_bytes` is the most memory in use meanwhile (0 where
-    unknown).
+    unknown), `processor_seconds` are those of all threads of the process, whatever else the machine did.
     """
 
     cell: Cell
@@ -64,6 +64,7 @@ class CellResult:
     transfer: list[TransferScore]
     definition: PromptDefinition
     peak_bytes: int = 0
+    processor_seconds: float = 0.0
     parts: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
     @property
@@ -114,7 +115,7 @@ class CellRunner:
 
     def run(self, cell: Cell) -> CellResult:
         """Tune and score one cell."""
-        started = time.monotonic()
+        started, worked = time.monotonic(), time.process_time()
         reset_peak_memory(self.context.device)
         method, rows = METHODS[cell.method], self.tasks[cell.task].rows
         task = asked(self.tasks[cell.task].task, method.form)
@@ -151,6 +152,7 @@ class CellRunner:
             parts={name: tensor.cpu().numpy() for name, tensor in tuned.parts.items()},
             peak_bytes=peak_memory(self.context.device),
             seconds=time.monotonic() - started,
+            processor_seconds=time.process_time() - worked,
         )
 
     def score_prompt(self, task: str, pattern: int, prompt: torch.Tensor) -> tuple[Scores, dict[str, float]]:

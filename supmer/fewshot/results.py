@@ -100,6 +100,7 @@ def _record(result: CellResult, key: str) -> Record:
         "num_train": result.num_train,
         "num_dev": result.num_dev,
         "seconds": round(result.seconds, 2),
+        "processor_seconds": round(result.processor_seconds, 2),
         "peak_bytes": result.peak_bytes,
         "key": key,
     }
