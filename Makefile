@@ -9,6 +9,9 @@ RAY_LOG := .test-cluster.log
 TESTS := not slow
 RERUNS := 0
 
+# Where it is set, each of a job's ten processes would compile anew all that it imports: 15 s of CPU for a trainer.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test test-slow check format docs bench faults cluster-local cluster-down clean gpu-check
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray starts its workers at niceness 15: beside other tests they would get next to nothing, and run into timeouts.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# Where it is set, each process that a test starts would compile anew all that it imports: 15 s of CPU for a trainer.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # How long an example takes says more about the machine and what else it does than about our code.
 settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
