@@ -38,7 +38,7 @@ def dry_run(config: Config) -> Iterator[str]:
     """Measure one meta-step under Ray Train with the configured workers, and yield lines of what was found.
 
     Raises:
-        UserError: the backbone cannot be used or is no T5, or the cluster has no room for the workers.
+        UserError: the backbone cannot be used or has no plan, or the cluster has no room for the workers.
         ray.train.TrainingFailedError: a worker failed, of too little memory for one.
     """
     workers = config.train.min_workers

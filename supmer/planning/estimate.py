@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 from supmer.config import Config
-from supmer.planning import t5
+from supmer.planning import causal, t5
 from supmer.planning.hardware import Hardware
-from supmer.planning.shapes import Shape
+from supmer.planning.shapes import Pass, Shape, Weights
 
 Sharding = Literal["none", "hybrid", "full"]
 SHARDINGS: tuple[Sharding, ...] = get_args(Sharding)
@@ -98,6 +98,22 @@ def rows_per_rank(setting: Setting, load: Load) -> int:
     return math.ceil(load.rows * setting.tasks / setting.gpus)
 
 
+class Costs(Protocol):
+    """What a module of formulas says of a kind of backbone."""
+
+    def count_weights(self, shape: Shape) -> Weights:
+        """Count parameters."""
+        ...
+
+    def row_flops(self, shape: Shape, positions: int, one: Pass) -> float:
+        """Return the FLOPs of one row, forward and backward."""
+        ...
+
+    def peak_bytes(self, shape: Shape, positions: int, one: Pass) -> int:
+        """Return the most bytes that one row has at once."""
+        ...
+
+
 class Planner:
     """Works out meta-steps of one backbone under one configuration.
 
@@ -113,7 +129,8 @@ class Planner:
         self.config, self.shape, self.hardware = config, shape, hardware
         self.row_length = row_length or config.tasks.max_length
         self.element = 2 if config.backbone.dtype == "bfloat16" else 4
-        self.weights = t5.count_weights(shape)
+        self.costs: Costs = t5 if shape.config.is_encoder_decoder else causal
+        self.weights = self.costs.count_weights(shape)
         self.loads = loads_of(config)
         greatest = config.tasks.max_length
         # Under one token budget a pass needs `rows * (a * width + b * width**2 + c)` bytes, `rows = budget / width`: most at
@@ -124,7 +141,7 @@ class Planner:
         """Work out one meta-step under these settings."""
         size, shape, hardware = setting.shard_size, self.shape, self.hardware
         parameters = self.weights.total * self.element / size
-        prompt = 4 * self.config.prompt.length * shape.config.d_model
+        prompt = 4 * self.config.prompt.length * shape.config.hidden_size
         trained = prompt + self._regularizer_bytes()
         state = COPIES * trained + TASK_TENSORS * setting.tasks * prompt
         at_end = state + (COPIES_AT_END - COPIES) * trained
@@ -134,16 +151,16 @@ class Planner:
             for load in self.loads
         )
         # A micro-batch gathers each block in the forward and again in the backward pass, and embeddings and head once.
-        num_blocks = shape.config.num_layers + shape.config.num_decoder_layers
-        gathers = microbatches * (2 * num_blocks + 1) * (size > 1)
+        gathers = microbatches * (2 * len(self.weights.blocks) + 1) * (size > 1)
         weights = 2 * self.weights.total - self.weights.root
         gathered = microbatches * weights * self.element * (size - 1) / size
-        flops = sum(
-            load.repeats * rows_per_rank(setting, load) * t5.row_flops(shape, self.row_length, self._pass(setting, load))
-            for load in self.loads
-        )
+        flops = 0.0
+        for load in self.loads:
+            of_row = self.costs.row_flops(shape, self.row_length, self._pass(setting, load))
+            flops += load.repeats * rows_per_rank(setting, load) * of_row
         # A pass ends with one all-reduce of each task's gradient, pooled state, and a few numbers.
-        num_passes, reduced = sum(load.repeats for load in self.loads), setting.tasks * (prompt + 4 * shape.config.d_model)
+        num_passes = sum(load.repeats for load in self.loads)
+        reduced = setting.tasks * (prompt + 4 * shape.config.hidden_size)
         return Estimate(
             setting=setting,
             parameters=parameters,
@@ -165,14 +182,14 @@ class Planner:
 
     def _regularizer_bytes(self) -> int:
         """Return the bytes of phi in float32: low-rank layers of 2dr + d, and the gate's m(d + 2) + 1 (METHOD section 4)."""
-        settings, d = self.config.regularizer, self.shape.config.d_model
+        settings, d = self.config.regularizer, self.shape.config.hidden_size
         if not settings.enabled or self.config.meta.algorithm == "multitask":
             return 0
         layer = 2 * d * min(settings.rank, d) + d
         return int(4 * ((settings.hidden_layers + 1) * layer + settings.gate_hidden * (d + 2) + 1))
 
-    def _pass(self, setting: Setting, load: Load) -> t5.Pass:
-        return t5.Pass(load.mixed, setting.checkpointing, self.element, self.config.backbone.dropout > 0)
+    def _pass(self, setting: Setting, load: Load) -> Pass:
+        return Pass(load.mixed, setting.checkpointing, self.element, self.config.backbone.dropout > 0)
 
     def _rows(self, setting: Setting, load: Load, width: int) -> int:
         """Return the rows of the largest micro-batch."""
@@ -180,9 +197,9 @@ class Planner:
 
     def _pass_bytes(self, setting: Setting, load: Load) -> int:
         """Return what a pass holds at its peak, whatever the lengths of its rows; gathered weights are part of it."""
-        gathered = (self.weights.root + GATHERED_BLOCKS * self.weights.decoder_block) * self.element
-        one = self._pass(setting, load)
-        rows = max(self._rows(setting, load, width) * t5.peak_bytes(self.shape, width, one) for width in self._widths)
+        gathered = (self.weights.root + GATHERED_BLOCKS * max(self.weights.blocks)) * self.element
+        one, shape = self._pass(setting, load), self.shape
+        rows = max(self._rows(setting, load, width) * self.costs.peak_bytes(shape, width, one) for width in self._widths)
         return rows + (gathered if setting.shard_size > 1 else 0)
 
     def _useful_budget(self, setting: Setting) -> int:

@@ -11,19 +11,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from supmer.backbone.load import finish_backbone
 from supmer.config import Config
 from supmer.memory import peak_memory, reset_peak_memory, used_memory
 from supmer.meta.group import Group
 from supmer.meta.learner import Learner, build_learner
-from supmer.model.prompted import PromptedModel, initial_prompt
-from supmer.model.seq2seq import PromptedSeq2Seq
+from supmer.model.build import wrap
+from supmer.model.prompted import initial_prompt
 from supmer.planning.shapes import resolve_shape
 from supmer.tasks.episode import NO_CENTROID, Episode, Example
 
-TARGET_TOKENS = 3
+TARGET_TOKENS = {True: 3, False: 1}
+"""Tokens of a label, by whether the backbone is an encoder-decoder: `<X> label <Y>`, or the label."""
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 """Parameters of glibc's mallopt."""
 CPU_ATTENTION: dict[Any, Callable[..., Any]] = {
@@ -78,15 +79,19 @@ def measure(config: Config, device: torch.device, group: Group, build: Callable[
 
 def untrained_learner(config: Config, device: torch.device, group: Group) -> Learner:
     """Return a learner as a run begins with it, but for the centroids, which are zeros."""
-    width = resolve_shape(config.backbone).config.d_model
+    width = resolve_shape(config.backbone).config.hidden_size
     return build_learner(config, np.zeros((2, width), np.float32), device, group)
 
 
 def _tiny_learner(config: Config, group: Group) -> Learner:
     """Return a learner whose backbone has next to no size."""
-    sizes = {"vocab_size": 8000, "d_model": 16, "d_kv": 16, "d_ff": 16, "num_layers": 1, "num_heads": 1}
-    backbone = T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0))
-    model: PromptedModel = PromptedSeq2Seq(finish_backbone(backbone, config.backbone), torch.zeros(2, 16))
+    if resolve_shape(config.backbone).config.is_encoder_decoder:
+        sizes = {"vocab_size": 8000, "d_model": 16, "d_kv": 16, "d_ff": 16, "num_layers": 1, "num_heads": 1}
+        backbone: PreTrainedModel = T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0))
+    else:
+        sizes = {"vocab_size": 8000, "hidden_size": 16, "intermediate_size": 16}
+        backbone = LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=1, num_attention_heads=1))
+    model = wrap(finish_backbone(backbone, config.backbone), torch.zeros(2, 16), "masked")
     is_sharded = config.train.sharding != "none"
     if is_sharded:
         from supmer.model.sharding import shard, shard_size  # needs accelerate, which one process alone does not
@@ -99,9 +104,10 @@ def longest_episodes(config: Config) -> list[Episode]:
     """Make a meta-batch of random rows of the greatest length."""
     rng, tasks = np.random.default_rng(0), config.tasks
     length = tasks.max_length - config.prompt.length
+    num_targets = TARGET_TOKENS[resolve_shape(config.backbone).config.is_encoder_decoder]
 
     def rows(count: int) -> tuple[Example, ...]:
-        tokens = [rng.integers(5, 255, length + TARGET_TOKENS).astype(np.int32) for _ in range(count)]
+        tokens = [rng.integers(5, 255, length + num_targets).astype(np.int32) for _ in range(count)]
         anchors = np.full(length, NO_CENTROID, np.int32)
         return tuple(Example(row[:length], anchors, row[length:], label=0) for row in tokens)
 

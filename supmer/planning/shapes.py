@@ -1,4 +1,4 @@
-"""Shapes of T5 backbones, from a name or a `config.json`: planning needs no weights and, for known names, no network."""
+"""Shapes of backbones, from a name or a `config.json`: planning needs no weights and, for known names, no network."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from transformers import AutoConfig, PretrainedConfig, T5Config
 
-from supmer.backbone.kinds import T5_TYPES
+from supmer.backbone.kinds import T5_TYPES, check_kind
 from supmer.backbone.load import load_model_config
 from supmer.config import BackboneConfig
-from supmer.errors import setting_error
+from supmer.errors import UserError, setting_error
 
 # d_model, d_ff, layers of encoder and decoder each, heads
 _V1 = {"small": (512, 2048, 6, 8), "base": (768, 3072, 12, 12), "large": (1024, 4096, 24, 16)}
@@ -37,6 +37,34 @@ class Shape(NamedTuple):
     own_head: bool
 
 
+class Weights(NamedTuple):
+    """Numbers of parameters: of all outside the blocks (embeddings, head, last norms), and of each block."""
+
+    root: int
+    blocks: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        """All parameters."""
+        return self.root + sum(self.blocks)
+
+
+class Pass(NamedTuple):
+    """What the memory and the FLOPs of a row depend on besides the backbone.
+
+    Attributes:
+        mixed: the row is read twice, once as its augmentation.
+        checkpointing: blocks keep their input only, and run forward a second time in the backward pass (arXiv 1604.06174).
+        element: bytes of an element, 4 in float32 and 2 in bfloat16.
+        dropout: dropout layers are on.
+    """
+
+    mixed: bool
+    checkpointing: bool
+    element: int = 4
+    dropout: bool = False
+
+
 def resolve_shape(config: BackboneConfig, override: str | None = None) -> Shape:
     """Return the shape of the configured backbone: of a local folder, a known name, or the hub's `config.json`.
 
@@ -45,7 +73,7 @@ def resolve_shape(config: BackboneConfig, override: str | None = None) -> Shape:
         override: a known name, a `config.json` or a folder with one, in place of the configured backbone.
 
     Raises:
-        UserError: nothing of this name is known, or it is no T5.
+        UserError: nothing of this name is known, or it is a model that has no plan.
     """
     name = override or config.location
     if name in KNOWN and not Path(name).exists():
@@ -54,19 +82,20 @@ def resolve_shape(config: BackboneConfig, override: str | None = None) -> Shape:
         kind = "relu" if is_first else "gated-gelu"
         sizes = {"d_model": width, "d_ff": feed_forward, "num_layers": layers, "num_heads": heads, "feed_forward_proj": kind}
         return Shape(name, "a known name", T5Config(**sizes), own_head=not is_first)
-    if override is None:
-        found = load_model_config(config)
-        if found.model_type not in T5_TYPES:
-            raise setting_error("backbone.name", config.name, f"plans are of T5 models, this one is {found.model_type!r}")
-        return Shape(name, "its config.json", found, _has_own_head(name, config.revision))
     try:
-        found = AutoConfig.from_pretrained(override) if Path(override).exists() else None
-    except (OSError, ValueError):
-        found = None
-    if found is None or found.model_type not in T5_TYPES:
-        allowed = f"must be a T5's config.json, a folder with one, or one of {', '.join(KNOWN)}"
-        raise setting_error("--shape", override, allowed)
-    return Shape(name, "its config.json", found, _has_own_head(override, None))
+        found = AutoConfig.from_pretrained(override) if override else load_model_config(config)
+        check_kind(name, found)
+    except (OSError, ValueError, UserError) as error:
+        if override is None:
+            raise
+        allowed = f"must be a model's config.json, a folder with one, or one of {', '.join(KNOWN)}"
+        raise setting_error("--shape", override, allowed) from error
+    if not found.is_encoder_decoder:
+        return Shape(name, "its config.json", found, own_head=not found.tie_word_embeddings)
+    if found.model_type not in T5_TYPES:
+        problem = f"plans are of T5, mT5 and decoder-only models, this one is {found.model_type!r}"
+        raise setting_error("--shape" if override else "backbone.name", name, problem)
+    return Shape(name, "its config.json", found, _has_own_head(name, None if override else config.revision))
 
 
 def _has_own_head(name: str, revision: str | None) -> bool:

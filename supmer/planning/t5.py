@@ -12,9 +12,7 @@ row with its prompt, D decoder positions. Sources: Raffel et al. 2020 (arXiv 191
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from supmer.planning.shapes import Shape
+from supmer.planning.shapes import Pass, Shape, Weights
 
 TARGETS, MIXED_TARGETS = 3, 2
 """Decoder positions of a row: a target is `<X> label <Y>`, of which the outer loss of mixed rows looks at two."""
@@ -22,45 +20,13 @@ FUSED_BACKWARD = 2.5
 """Fused attention computes 2 matrix products forward and 5 backward, the scores again among them (arXiv 2205.14135)."""
 
 
-class Weights(NamedTuple):
-    """Numbers of parameters: embeddings, head and final norms (`root`), a block of the encoder, of the decoder, and all."""
-
-    root: int
-    encoder_block: int
-    decoder_block: int
-    total: int
-
-
-class Pass(NamedTuple):
-    """What the memory and the FLOPs of a row depend on besides the backbone.
-
-    Attributes:
-        mixed: the row is encoded twice, once as its augmentation, and decoded once.
-        checkpointing: blocks keep their input only, and run forward a second time in the backward pass (arXiv 1604.06174).
-        element: bytes of an element, 4 in float32 and 2 in bfloat16.
-        dropout: dropout layers are on.
-    """
-
-    mixed: bool
-    checkpointing: bool
-    element: int = 4
-    dropout: bool = False
-
-    @property
-    def targets(self) -> int:
-        """D, the decoder positions."""
-        return MIXED_TARGETS if self.mixed else TARGETS
-
-
 def count_weights(shape: Shape) -> Weights:
-    """Count parameters: 4di for self- and for cross-attention, 2df (gated 3df) for a feed-forward layer, d for a norm."""
+    """Count parameters by block; to the root (embeddings, head, last norms) come the two relative biases."""
     c, d = shape.config, shape.config.d_model
-    attention = 4 * d * c.num_heads * c.d_kv
-    feed_forward = (3 if c.is_gated_act else 2) * d * c.d_ff
-    root = c.vocab_size * d * (1 + shape.own_head) + 2 * d
-    encoder, decoder = attention + feed_forward + 2 * d, 2 * attention + feed_forward + 3 * d
-    biases = 2 * c.relative_attention_num_buckets * c.num_heads  # in the first block of each stack
-    return Weights(root, encoder, decoder, root + c.num_layers * encoder + c.num_decoder_layers * decoder + biases)
+    encoder, decoder = _block_weights(shape)
+    biases = 2 * c.relative_attention_num_buckets * c.num_heads
+    root = c.vocab_size * d * (1 + shape.own_head) + 2 * d + biases
+    return Weights(root, (encoder,) * c.num_layers + (decoder,) * c.num_decoder_layers)
 
 
 def row_flops(shape: Shape, positions: int, one: Pass) -> float:
@@ -69,17 +35,17 @@ def row_flops(shape: Shape, positions: int, one: Pass) -> float:
     A position costs 2 FLOPs for each weight of its block, and 4iS of self-attention; a decoder position 4hdS of
     cross-attention, whose two products have gradients with respect to both factors, and 2dV in the head.
     """
-    c, d, weights = shape.config, shape.config.d_model, count_weights(shape)
+    c, d, (encoder, decoder) = shape.config, shape.config.d_model, _block_weights(shape)
     encoded = positions * (1 + one.mixed) * c.num_layers
-    decoded = one.targets * c.num_decoder_layers
-    products = 2 * (weights.encoder_block * encoded + weights.decoder_block * decoded)
+    decoded = _targets(one) * c.num_decoder_layers
+    products = 2 * (encoder * encoded + decoder * decoded)
     attention = 4 * c.num_heads * c.d_kv * positions * encoded
     cross = 4 * c.num_heads * d * positions * decoded
     forward = products + attention + cross
     backward = products + FUSED_BACKWARD * attention + 2 * cross
     # The second forward stops at the last tensor that is needed, before the feed-forward layer's way out.
     repeated = forward - 2 * d * c.d_ff * (encoded + decoded) if one.checkpointing else 0
-    return float(forward + backward + repeated + 2 * 2 * d * c.vocab_size * one.targets)
+    return float(forward + backward + repeated + 2 * 2 * d * c.vocab_size * _targets(one))
 
 
 def kept_bytes(shape: Shape, positions: int, one: Pass) -> tuple[int, int]:
@@ -90,12 +56,12 @@ def kept_bytes(shape: Shape, positions: int, one: Pass) -> tuple[int, int]:
     c, d, copies = shape.config, shape.config.d_model, 1 + one.mixed
     encoder, decoder = _block_bytes(shape, positions, one)
     if one.checkpointing:
-        encoder, decoder = positions * d * one.element, one.targets * d * one.element
+        encoder, decoder = positions * d * one.element, _targets(one) * d * one.element
     bias = c.num_heads * positions**2 * one.element
     final_norm = _norm_bytes(d, one) + d * one.dropout
-    head = one.targets * final_norm + one.targets * c.vocab_size * 4
+    head = _targets(one) * final_norm + _targets(one) * c.vocab_size * 4
     states = positions * (copies * final_norm + d * one.element)
-    entry = d * one.dropout * (positions * copies + one.targets)
+    entry = d * one.dropout * (positions * copies + _targets(one))
     return copies * (c.num_layers * encoder + bias) + entry, c.num_decoder_layers * decoder + states + head
 
 
@@ -108,12 +74,25 @@ def peak_bytes(shape: Shape, positions: int, one: Pass) -> int:
     """
     c, d, copies = shape.config, shape.config.d_model, 1 + one.mixed
     encoder, after = kept_bytes(shape, positions, one)
-    start = max(one.targets * c.vocab_size * (4 + 4 + one.element), positions * d * (8 if one.element < 4 else 4))
+    start = max(_targets(one) * c.vocab_size * (4 + 4 + one.element), positions * d * (8 if one.element < 4 else 4))
     feed_forward = 2 * positions * copies * (c.d_ff + d) * one.element
     if one.checkpointing:
         block, decoder_block = _block_bytes(shape, positions, one)
         start, feed_forward = start + decoder_block, feed_forward + copies * block
     return int(encoder + max(after + start, feed_forward))
+
+
+def _targets(one: Pass) -> int:
+    """Return D, the decoder positions of a row."""
+    return MIXED_TARGETS if one.mixed else TARGETS
+
+
+def _block_weights(shape: Shape) -> tuple[int, int]:
+    """Count a block of the encoder and of the decoder: 4di an attention, 2df (gated 3df) a feed-forward layer, d a norm."""
+    c, d = shape.config, shape.config.d_model
+    attention = 4 * d * c.num_heads * c.d_kv
+    feed_forward = (3 if c.is_gated_act else 2) * d * c.d_ff
+    return attention + feed_forward + 2 * d, 2 * attention + feed_forward + 3 * d
 
 
 def _block_bytes(shape: Shape, positions: int, one: Pass) -> tuple[int, int]:
@@ -128,7 +107,7 @@ def _block_bytes(shape: Shape, positions: int, one: Pass) -> tuple[int, int]:
     attention = 4 * inner * one.element + 4 * c.num_heads + d * one.dropout
     both, norm = feed_forward + attention, _norm_bytes(d, one)
     cross = (c.num_heads * (d + positions * (1 + one.dropout)) + inner) * one.element + d * one.dropout
-    return positions * (both + 2 * norm), one.targets * (both + 3 * norm + cross)
+    return positions * (both + 2 * norm), _targets(one) * (both + 3 * norm + cross)
 
 
 def _norm_bytes(width: int, one: Pass) -> int:
