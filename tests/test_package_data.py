@@ -18,7 +18,7 @@ def test_uploaded_code_finds_the_files_of_the_installed_package(tmp_path: Path) 
     code = "from supmer.package_data import data_folder; [print(data_folder(name)) for name in ('config', 'tasks', 'none')]"
     command = [sys.executable, "-c", code]
     environment = {"PYTHONPATH": str(tmp_path)}
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=True)
     own, installed, missing = map(Path, run.stdout.split())
     assert own == tmp_path / "supmer" / "config"
     assert installed.is_dir() and installed.name == "tasks" and tmp_path not in installed.parents

@@ -63,7 +63,7 @@ def test_another_ray_than_the_clusters_is_one_clear_line(head_alone: None) -> No
     )
     address = ray.get_runtime_context().gcs_address
     environment = {**os.environ, "RAY_ADDRESS": address}
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 2
     expected = (
         f"error: RAY_ADDRESS={address}: cannot join this cluster (Version mismatch: The cluster was started with: Ray: "

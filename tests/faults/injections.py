@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -79,7 +80,8 @@ def kill_workers_while_a_checkpoint_is_written(run: RunProcess, rng: random.Rand
     _wait_for(lambda: _checkpoints(run) - before)
     time.sleep(rng.uniform(0, 0.004))
     for worker in workers:
-        worker.kill()
+        with suppress(psutil.NoSuchProcess):  # one that has ended with the other
+            worker.kill()
 
 
 def kill_driver_while_a_checkpoint_is_written(run: RunProcess, rng: random.Random) -> None:

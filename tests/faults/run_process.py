@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -106,6 +107,7 @@ class RunProcess:
         """Kill what is left of the run."""
         if self._process is not None and self._process.poll() is None:
             for process in self.processes(""):
-                process.kill()
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             self._process.kill()
             self._process.wait()

@@ -110,9 +110,9 @@ class ThreadGroup:
 
     def all_reduce_sum(self, flat: Tensor) -> Tensor:
         self.board[self.rank] = flat
-        self.barrier.wait(timeout=60)
+        self.barrier.wait(timeout=300)
         total = torch.stack([tensor for tensor in self.board if tensor is not None]).sum(dim=0)
-        self.barrier.wait(timeout=60)
+        self.barrier.wait(timeout=300)
         return total
 
     def all_reduce_max(self, value: int) -> int:

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,11 @@ def kill_when(config: Path, reached: Callable[[], bool]) -> tuple[dict[str, Any]
     killed = start("tune.py", config)
     wait_until(lambda: killed.poll() is not None or reached(), 600)
     assert killed.poll() is None, finish(killed)
-    children = psutil.Process(killed.pid).children(recursive=True)
+    agents = {agent for title in RAY_AGENTS for agent in descendants(title, of=killed.pid)}
+    others = set(descendants(of=killed.pid)) - agents
     killed.kill()
     finish(killed)
-    _, alive = psutil.wait_procs(children, timeout=30)
-    assert {process.info["name"] for process in psutil.process_iter(["name"]) if process in alive} <= RAY_AGENTS
+    assert not psutil.wait_procs(others, timeout=120)[1]
     found = trials(config.parent)
     return found, {trial: metrics_until(config.parent, trial, last_saved(config.parent, trial)) for trial in found}
 
@@ -167,7 +168,8 @@ def test_trials_that_diverge_crash_or_hang_are_told_apart_and_the_others_go_on(t
                 lambda case=case: case in running_case(tmp_path) and has_begun(runs / running_case(tmp_path)[case]), 600
             )
             for worker in descendants("RayTrainWorker", of=sweep.pid):
-                worker.send_signal(number)
+                with suppress(psutil.NoSuchProcess):  # one of the trial before
+                    worker.send_signal(number)
         workers = descendants("RayTrainWorker", of=sweep.pid)
     finally:
         code, out, err = finish(sweep)
