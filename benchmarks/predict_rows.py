@@ -71,8 +71,7 @@ def run_job(cell: Path, source: Path, target: Path, settings: list[str], kill_at
                 job.wait()
                 break
             time.sleep(0.1)
-    killed = -signal.SIGKILL if kill_at else 0
-    assert job.returncode == killed, (target.parent / "job.log").read_text()[-2000:]
+    assert job.returncode == (-signal.SIGKILL if kill_at else 0), (target.parent / "job.log").read_text()[-2000:]
     return time.perf_counter() - started, peak
 
 

@@ -99,9 +99,14 @@ class Endpoint:
             return 0
 
     def replica(self) -> psutil.Process:
-        """Return the process that holds the backbone."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return next(child for child in children if "ServeReplica" in _title(child) and "backbone-" in _title(child))
+        """Return the process that holds the backbone; the next one where it was killed."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                if "ServeReplica" in _title(child) and "backbone-" in _title(child):
+                    return child
+            time.sleep(0.5)
+        raise AssertionError("no replica takes the place of the one that was killed")
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)

@@ -52,7 +52,8 @@ def main() -> None:
     command = [sys.executable, *program, *job_arguments, *smaller]
     if job != "serve":
         os.execv(sys.executable, command)
-    server = subprocess.Popen(command, start_new_session=True)
+    with Path("server.log").open("w") as log:  # not the pipes of the block: who reads them waits until all ends are closed
+        server = subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
     Path("server.pid").write_text(str(server.pid))
     for _ in range(300):
         time.sleep(1)
@@ -62,7 +63,7 @@ def main() -> None:
         except OSError:
             if server.poll() is not None:
                 break
-    sys.exit("the endpoint does not answer")
+    sys.exit(f"the endpoint does not answer: {Path('server.log').read_text()}")
 
 
 if __name__ == "__main__":
