@@ -17,8 +17,13 @@ WIDTH = 16
 NUM_CENTROIDS = 8
 
 
-def tiny_backbone(*, tied: bool = True, dropout: float = 0.0, seed: int = 0) -> T5ForConditionalGeneration:
-    """Build a random two-layer T5 of width 16; `tied=False` gives it a head of its own, as a flan-t5 checkpoint has."""
+def tiny_backbone(
+    *, tied: bool = True, dropout: float = 0.0, seed: int = 0, attention: str = "eager"
+) -> T5ForConditionalGeneration:
+    """Build a random two-layer T5 of width 16; `tied=False` gives it a head of its own, as a flan-t5 checkpoint has.
+
+    Eager attention, unlike the fused one, can be differentiated twice.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         config = T5Config(
@@ -31,8 +36,7 @@ def tiny_backbone(*, tied: bool = True, dropout: float = 0.0, seed: int = 0) -> 
             feed_forward_proj="gated-gelu",
             dropout_rate=dropout,
             decoder_start_token_id=0,
-            # Eager attention, unlike the fused one, can be differentiated twice.
-            attn_implementation="eager",
+            attn_implementation=attention,
         )
         model = T5ForConditionalGeneration(config)
         if not tied:
@@ -42,11 +46,13 @@ def tiny_backbone(*, tied: bool = True, dropout: float = 0.0, seed: int = 0) -> 
     return model.requires_grad_(False).eval()
 
 
-def tiny_model(*, tied: bool = True, pooling: str = "masked", dropout: float = 0.0, seed: int = 0) -> PromptedSeq2Seq:
+def tiny_model(
+    *, tied: bool = True, pooling: str = "masked", dropout: float = 0.0, seed: int = 0, attention: str = "eager"
+) -> PromptedSeq2Seq:
     """Wrap a tiny backbone with random centroids."""
     generator = torch.Generator().manual_seed(seed)
     centroids = torch.randn(NUM_CENTROIDS, WIDTH, generator=generator)
-    return PromptedSeq2Seq(tiny_backbone(tied=tied, dropout=dropout, seed=seed), centroids, pooling)
+    return PromptedSeq2Seq(tiny_backbone(tied=tied, dropout=dropout, seed=seed, attention=attention), centroids, pooling)
 
 
 def exact(model: PromptedSeq2Seq) -> PromptedSeq2Seq:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,17 +33,25 @@ class Descent:
     tensor([0.8500, 0.8500])
     """
 
+    FUSED_ON: ClassVar[tuple[str, ...]] = ("cuda",)
+    """Devices that skip a step themselves, so that nobody waits for whether the gradient is finite."""
+
     def __init__(self, groups: Iterable[tuple[Iterable[Tensor], float]], settings: FewshotConfig) -> None:
         self.groups = [(list(parameters), rate) for parameters, rate in groups]
+        self.parameters = [parameter for parameters, _ in self.groups for parameter in parameters]
         self.clip_norm = settings.clip_norm
+        self.is_fused = all(parameter.device.type in self.FUSED_ON for parameter in self.parameters)
         self.optimizer = torch.optim.AdamW(
-            [{"params": parameters, "lr": rate} for parameters, rate in self.groups], weight_decay=settings.weight_decay
+            [{"params": parameters, "lr": rate} for parameters, rate in self.groups],
+            weight_decay=settings.weight_decay,
+            fused=self.is_fused or None,
         )
         name = CONSTANT_WITH_WARMUP if settings.schedule == "constant" else settings.schedule
         self.schedule = get_scheduler(
             name, self.optimizer, num_warmup_steps=settings.warmup_steps, num_training_steps=settings.steps
         )
-        self.num_steps = self.num_skipped = 0
+        self.num_steps = 0
+        self.num_skipped: Tensor | float = 0.0
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -51,10 +60,12 @@ class Descent:
     def step(self) -> None:
         """Clip the gradients, take the step, and go on in the schedule."""
         self.num_steps += 1
-        parameters = [parameter for group, _ in self.groups for parameter in group]
         limit = float("inf") if self.clip_norm is None else self.clip_norm
-        if not bool(torch.nn.utils.clip_grad_norm_(parameters, limit).isfinite()):
-            self.num_skipped += 1
+        skipped = 1.0 - torch.nn.utils.clip_grad_norm_(self.parameters, limit).isfinite().float()
+        self.num_skipped = self.num_skipped + skipped
+        if self.is_fused:
+            self.optimizer.found_inf = skipped  # type: ignore[attr-defined]  # as torch's GradScaler says it
+        elif skipped:
             self.zero_grad()  # parameters without gradients stay as they are
         self.optimizer.step()
         self.schedule.step()

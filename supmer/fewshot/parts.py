@@ -55,7 +55,7 @@ def method_of(parts: Parts, rate: float) -> Method:
         with parts.insert(context.model, parts.size(settings), rows.seed) as trained:
             descent = Descent([(trained.values(), settings.learning_rate)], settings)
 
-            def step(batch: list[Example]) -> float:
+            def step(batch: list[Example]) -> Tensor:
                 descent.zero_grad()
                 loss = backward_without_prompt(context, context.model, batch, rows.weights_of(batch))
                 descent.step()

@@ -20,7 +20,7 @@ from supmer.meta.losses import cross_entropy
 from supmer.meta.passes import PassPlan, plan_rows, run_pass, support_loss
 from supmer.model.prompted import PromptedModel
 from supmer.model.regularizer import GradientRegularizer
-from supmer.model.rows import collate
+from supmer.model.rows import collate, send
 from supmer.tasks.episode import Example
 
 if TYPE_CHECKING:  # they take seconds to import, or read files by pyarrow
@@ -124,11 +124,11 @@ class Method(NamedTuple):
 
 
 class PromptGradient(NamedTuple):
-    """Gradient of a batch's mean loss with respect to the prompt [L, d], mean encoder state [d], and the loss."""
+    """Gradient of a batch's mean loss with respect to the prompt [L, d], mean encoder state [d], and the loss []."""
 
     gradient: Tensor
     hidden: Tensor
-    loss: float
+    loss: Tensor
 
 
 def tune_prompt(
@@ -146,7 +146,7 @@ def tune_prompt(
     descent = Descent([([prompt], context.config.fewshot.learning_rate)], context.config.fewshot)
     best = prompt.detach().clone()
 
-    def step(batch: list[Example]) -> float:
+    def step(batch: list[Example]) -> Tensor:
         raw = prompt_gradient(context, prompt, batch, rows.weights_of(batch))
         prompt.grad = raw.gradient if regularize is None else regularize(raw)
         descent.step()
@@ -174,25 +174,27 @@ def prompt_gradient(context: Context, prompt: Tensor, batch: Sequence[Example], 
     plan = PassPlan(context.max_tokens, width)
     prompts = prompt.unsqueeze(0)
     result = run_pass(context.model, prompts, plan_rows([batch], prompts, plan, weights=[weights]), support_loss, plan)
-    return PromptGradient(result.gradients[0], result.hidden[0], result.losses.item())
+    return PromptGradient(result.gradients[0], result.hidden[0], result.losses[0])
 
 
 def backward_without_prompt(
     context: Context, model: PromptedModel, batch: Sequence[Example], weights: Sequence[float]
-) -> float:
-    """Add the gradient of the mean of the rows' weighted cross entropies to what the model trains; return that mean.
+) -> Tensor:
+    """Add the gradient of the mean of the rows' weighted cross entropies to what the model trains; return that mean [].
 
     The model reads the pattern alone.
     """
     model.train()
     prompts = torch.empty(1, 0, model.width, device=context.device)
-    loss = 0.0
+    loss = torch.zeros((), dtype=torch.float64, device=context.device)
     for group in plan_microbatches([len(example.input_ids) for example in batch], 0, context.max_tokens):
         rows = collate([batch[index] for index in group], [0] * len(group)).to(context.device)
         losses = cross_entropy(model(prompts, rows).logits, rows.labels)
-        share = losses @ losses.new_tensor([weights[index] for index in group]) / len(batch)
+        share = (
+            losses @ send(torch.tensor([weights[index] for index in group], dtype=losses.dtype), context.device) / len(batch)
+        )
         torch.autograd.backward([share])
-        loss += share.item()
+        loss += share.detach()
     return loss
 
 
@@ -205,23 +207,24 @@ def evaluate_rows(context: Context, model: PromptedModel, prompt: Tensor, rows: 
 def keep_best(
     settings: FewshotConfig,
     rows: FewShotRows,
-    step: Callable[[list[Example]], float],
+    step: Callable[[list[Example]], Tensor],
     dev_score: Callable[[], float],
     keep: Callable[[], None],
 ) -> list[CurvePoint]:
     """Run the steps, evaluate every so many of them (and after the last), and call `keep` at each new best.
 
-    With `patience`, tuning ends after so many evaluations in a row that were not better.
+    A step returns its loss [], which is read at the next evaluation: until then nobody waits for a GPU. With `patience`,
+    tuning ends after so many evaluations in a row that were not better.
     """
     torch.manual_seed(rows.seed)  # dropout
     curve: list[CurvePoint] = []
-    losses: list[float] = []
+    losses: list[Tensor] = []
     batches = _batches(rows, settings.batch_size)
     for number in range(1, settings.steps + 1):
         losses.append(step(next(batches)))
         if number % settings.eval_every and number < settings.steps:
             continue
-        point = CurvePoint(number, float(np.mean(losses)), dev_score())
+        point = CurvePoint(number, float(np.mean(torch.stack(losses).tolist())), dev_score())
         losses.clear()
         curve.append(point)
         if best_point(curve) is point:

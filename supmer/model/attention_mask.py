@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+FUSED = "sdpa"
+NOT_WAITING = "sdpa_not_waiting"
+"""Name under which transformers knows fused attention that recognizes `whole_mask` without reading it."""
 
 
 def masked(scores: Tensor, mask: Tensor | None) -> Tensor:
@@ -13,3 +20,26 @@ def masked(scores: Tensor, mask: Tensor | None) -> Tensor:
     if mask.dtype == torch.bool:
         return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return scores + mask
+
+
+def whole_mask(rows: int, positions: int, device: torch.device) -> Tensor:
+    """Return a mask [B, S] that hides nothing: one element, repeated by strides of 0."""
+    return torch.ones((), dtype=torch.bool, device=device).expand(rows, positions)
+
+
+def use_attention_that_does_not_wait(backbone: PreTrainedModel) -> None:
+    """Let a decoder-only backbone with fused attention recognize `whole_mask`; other masks are as before.
+
+    Of each mask transformers' own looks whether it hides something, and so waits for a GPU.
+    """
+    if backbone.config._attn_implementation == FUSED:
+        AttentionInterface.register(NOT_WAITING, AttentionInterface()[FUSED])
+        AttentionMaskInterface.register(NOT_WAITING, _causal_mask)
+        backbone.set_attn_implementation(NOT_WAITING)
+
+
+def _causal_mask(*sizes: int, attention_mask: Tensor | None = None, **options: Any) -> Tensor | None:
+    """Return transformers' mask [B, 1, S, S]; None where rows may look at all positions up to their own."""
+    if attention_mask is not None and not any(attention_mask.stride()):
+        attention_mask = None
+    return AttentionMaskInterface()[FUSED](*sizes, attention_mask=attention_mask, **options)

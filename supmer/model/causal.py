@@ -10,10 +10,12 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from supmer.backbone.batches import at_least_float32
 from supmer.errors import setting_error
-from supmer.model.prompted import Mixing, PassOutput, PromptedModel, both_sides
+from supmer.model.attention_mask import use_attention_that_does_not_wait, whole_mask
+from supmer.model.prompted import Mixing, PassOutput, Pooling, PromptedModel, both_sides
 from supmer.model.rows import IGNORED_LABEL, Rows, collate
 from supmer.tasks.episode import NO_CENTROID, Example
 
@@ -24,11 +26,15 @@ MAX_ERROR = 0.02
 class PromptedCausal(PromptedModel):
     """A frozen decoder-only model. The states at the answer position are mixed, the last that both rows have in common.
 
-    Rows are padded at their right: a causal mask never lets a real token see the padding. The gate's pooled state averages
-    the last hidden states of prompt and text.
+    Rows are padded at their right: a causal mask never lets a real token see the padding, so no other mask is needed. The
+    gate's pooled state averages the last hidden states of prompt and text.
     """
 
     outer_positions: ClassVar[int] = 1  # the label's first token
+
+    def __init__(self, backbone: PreTrainedModel, centroids: Tensor | None = None, pooling: Pooling = "masked") -> None:
+        use_attention_that_does_not_wait(backbone)
+        super().__init__(backbone, centroids, pooling)
 
     def forward(
         self, prompts: Tensor, rows: Rows, mixing: Mixing | None = None, prompt_mask: Tensor | None = None
@@ -50,13 +56,16 @@ class PromptedCausal(PromptedModel):
         prompt_length, text_length = row_prompts.shape[1], rows.input_ids.shape[1]
         inputs, mask = self.embed(row_prompts, with_label_tokens(rows), prompt_mask)
         places = {} if prompt_mask is None else {"position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
-        hidden = self.backbone.base_model(inputs_embeds=inputs, attention_mask=mask, **places).last_hidden_state
+        # Pooling over all positions also averages states of the padding, which the mask makes what they are.
+        needs_mask = prompt_mask is not None or self.pooling == "all"
+        seen = mask if needs_mask else whole_mask(*mask.shape, mask.device)
+        hidden = self.backbone.base_model(inputs_embeds=inputs, attention_mask=seen, **places).last_hidden_state
         positions = torch.arange(rows.labels.shape[1], device=mask.device)
         answer = prompt_length + rows.attention_mask.sum(dim=1, keepdim=True) - 1 + positions
         states = hidden.gather(1, answer.unsqueeze(-1).expand(-1, -1, hidden.shape[2]))
-        seen = hidden[:, : prompt_length + text_length].detach()
+        pooled = hidden[:, : prompt_length + text_length].detach()
         is_text = torch.cat([mask[:, :prompt_length], rows.attention_mask], dim=1)
-        return states, *self.pool(seen, is_text)
+        return states, *self.pool(pooled, is_text)
 
     def _head(self, states: Tensor) -> Tensor:
         config = self.backbone.config

@@ -47,12 +47,12 @@ class PromptedSeq2Seq(PromptedModel):
         else:
             hidden, mask = self._encode_mixed(row_prompts, rows, mixing)
             is_padded = rows.is_padded or mixing.augmentation.is_padded
-        logits = self._decode(hidden, self._allowed(mask, is_padded), rows.labels)
+        logits = self._decode(hidden, self.allowed(mask, is_padded), rows.labels)
         return PassOutput(logits, *self.pool(hidden.detach(), mask))
 
     def _encode(self, row_prompts: Tensor, rows: Rows, prompt_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         inputs, mask = self.embed(row_prompts, rows, prompt_mask)
-        allowed = self._allowed(mask, rows.is_padded or prompt_mask is not None)
+        allowed = self.allowed(mask, rows.is_padded or prompt_mask is not None)
         hidden = self.backbone.get_encoder()(inputs_embeds=inputs, attention_mask=allowed).last_hidden_state
         return hidden, mask
 
@@ -63,7 +63,7 @@ class PromptedSeq2Seq(PromptedModel):
         lam = mixing.lam.to(hidden.dtype).view(-1, 1, 1)
         return lam * hidden_query + (1 - lam) * hidden_augmentation, mask_query | mask_augmentation
 
-    def _allowed(self, mask: Tensor, is_padded: bool) -> Tensor | None:
+    def allowed(self, mask: Tensor, is_padded: bool) -> Tensor | None:
         """Return where attention is allowed [B, 1, 1, S] (None: everywhere).
 
         Of a mask [B, S] transformers would look whether it has a zero, and so wait for the GPU.

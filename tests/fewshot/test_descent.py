@@ -38,6 +38,12 @@ WARM = [step / 5 if step < 5 else (STEPS - step) / 15 for step in range(STEPS)]
 COSINE = [0.5 * (1 + math.cos(math.pi * step / STEPS)) for step in range(STEPS)]
 
 
+@pytest.fixture(params=[(), ("cpu",)], ids=["plain", "fused"], autouse=True)
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test with the kernels of a GPU too."""
+    monkeypatch.setattr(Descent, "FUSED_ON", request.param)
+
+
 @pytest.mark.parametrize(
     ("settings", "factor"),
     [
@@ -84,5 +90,5 @@ def test_patience_counts_evaluations_that_are_not_better(patience: int | None, e
     given = iter(scores)
     rows = FewShotRows(None, [None] * 4, [], ["accuracy"], seed=0)  # type: ignore[arg-type, list-item]
     settings = FewshotConfig(steps=12, eval_every=2, batch_size=2, patience=patience)
-    curve = keep_best(settings, rows, lambda batch: 1.0, lambda: next(given), lambda: None)
+    curve = keep_best(settings, rows, lambda batch: torch.ones(()), lambda: next(given), lambda: None)
     assert len(curve) == evaluated

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from device_reads import Reads
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 
@@ -19,6 +20,7 @@ from supmer.fewshot.cells import Cell, PreparedTask, cap_test_rows, cell_keys, p
 from supmer.fewshot.comparison import check_fewshot, prepare_tasks
 from supmer.fewshot.comparison_files import write_files
 from supmer.fewshot.data import Row, TaskRows, draw_split
+from supmer.fewshot.descent import Descent
 from supmer.fewshot.labels import LabelWords
 from supmer.fewshot.methods import METHODS, prompt_tuning
 from supmer.fewshot.results import Results
@@ -116,7 +118,7 @@ def test_the_gradient_is_that_of_the_weighted_mean_loss_however_the_batch_is_spl
     for found in (one_pass, many):
         torch.testing.assert_close(found.gradient, expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(found.hidden, torch.cat(states).mean(dim=0).detach(), rtol=1e-5, atol=1e-5)
-        assert found.loss == pytest.approx(loss.item(), rel=1e-6)
+        assert found.loss.item() == pytest.approx(loss.item(), rel=1e-6)
 
 
 def with_budget(config: Config, tokens: int) -> Config:
@@ -142,6 +144,19 @@ def test_supmer_steps_along_the_bent_gradient(
     torch.testing.assert_close(tuned.prompt, expected, rtol=1e-3, atol=1e-3)
     plain = METHODS["supmer_no_regularizer"].tune(context, rows)
     assert not torch.allclose(plain.prompt, tuned.prompt, atol=1e-2)
+
+
+def test_steps_read_nothing(monkeypatch: pytest.MonkeyPatch, context: Context, rows: FewShotRows) -> None:
+    """On a GPU the processor would wait there. What an evaluation reads is the same after any number of steps."""
+    monkeypatch.setattr(Descent, "FUSED_ON", ("cpu",))
+    for method in ("supmer", "fine_tuning", "lora"):
+        counts = []
+        for steps in (1, 4):
+            settings = changed(context.config, steps=steps, eval_every=steps)
+            with Reads() as reads:
+                METHODS[method].tune(replace(context, config=settings), rows)
+            counts.append(len(reads.found))
+        assert counts[0] == counts[1], (method, reads.found)
 
 
 def test_methods_start_where_they_should(context: Context, rows: FewShotRows, start: Tensor) -> None:
@@ -170,9 +185,9 @@ def test_the_best_prompt_is_kept_not_the_last(rows: FewShotRows) -> None:
     kept: list[int] = []
     seen: list[int] = []
 
-    def step(batch: list[object]) -> float:
+    def step(batch: list[object]) -> Tensor:
         seen.append(len(batch))
-        return 1.0
+        return torch.ones(())
 
     settings = FewshotConfig(steps=7, eval_every=2, batch_size=5)
     curve = keep_best(settings, rows, step, lambda: next(scores), lambda: kept.append(len(seen)))  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    AttentionMaskInterface,
     AutoModelForCausalLM,
     CohereConfig,
     Gemma2Config,
@@ -22,6 +23,7 @@ from transformers import (
 )
 
 from supmer.errors import UserError
+from supmer.model.attention_mask import NOT_WAITING, whole_mask
 from supmer.model.causal import PromptedCausal, check_logits
 from supmer.model.prompted import Mixing
 from supmer.model.rows import IGNORED_LABEL, collate
@@ -135,6 +137,15 @@ def test_mixing_equals_mixed_states_at_the_answer(family: str) -> None:
         mixed = lam[index] * states[0] + (1 - lam[index]) * states[1]
         expected = model.backbone.get_output_embeddings()(mixed)
         torch.testing.assert_close(output.logits[index, 0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_without_a_window_need_no_mask() -> None:
+    PromptedCausal(tiny_backbone("llama"))
+    mask_of = AttentionMaskInterface()[NOT_WAITING]
+    sizes = {"batch_size": 2, "q_length": 5, "kv_length": 5}
+    assert mask_of(**sizes, attention_mask=whole_mask(2, 5, torch.device("cpu"))) is None
+    padded = torch.arange(5) < torch.tensor([[5], [3]])
+    assert torch.equal(mask_of(**sizes, attention_mask=padded), torch.ones(5, 5).tril().bool() & padded[:, None, None])
 
 
 def test_padding_and_the_other_rows_change_nothing() -> None:

@@ -18,8 +18,7 @@ def test_logits_and_gradients_equal_those_of_the_own_attention(attention: str) -
     decoder_input_ids = torch.randint(2, VOCABULARY, (3, 3))
     found = []
     for replaced in (False, True):
-        backbone = tiny_backbone()
-        backbone.set_attn_implementation(attention)
+        backbone = tiny_backbone(attention=attention)
         names = list(backbone.state_dict())
         if replaced:
             use_few_query_attention(backbone)

@@ -29,8 +29,7 @@ def test_states_and_gradients_equal_those_of_a_bias_for_each_block(
     states = torch.randn(2, POSITIONS, WIDTH)
     found = []
     for shared in (False, True):
-        backbone = tiny_backbone().requires_grad_(False).train()
-        backbone.set_attn_implementation(attention)
+        backbone = tiny_backbone(attention=attention).train()
         if checkpointing:
             enable_checkpointing(backbone)
         if shared:
@@ -55,8 +54,7 @@ def test_the_masked_bias_is_kept_once(attention: str) -> None:
 
 def kept_squares(attention: str, shared: bool) -> int:
     """Count the tensors [B, h, S, S] that a pass keeps for its backward."""
-    backbone = tiny_backbone().requires_grad_(False)
-    backbone.set_attn_implementation(attention)
+    backbone = tiny_backbone(attention=attention)
     if shared:
         share_position_bias(backbone)
     kept = set()

@@ -27,7 +27,7 @@ def tune(context: Context, rows: FewShotRows) -> Tuned:
     descent = Descent([(model.parameters(), context.config.fewshot.fine_tuning_rate)], context.config.fewshot)
     best: dict[str, torch.Tensor] = {}
 
-    def step(batch: list[Example]) -> float:
+    def step(batch: list[Example]) -> torch.Tensor:
         descent.zero_grad()
         loss = backward_without_prompt(context, model, batch, rows.weights_of(batch))
         descent.step()

@@ -19,7 +19,7 @@ from supmer.fewshot.methods.perfect_parts import PerfectParts
 from supmer.fewshot.methods.perfect_scores import class_means, class_scores, hinge, label_scores, mask_states
 from supmer.fewshot.scoring import Scores, mean_metric
 from supmer.fewshot.tuning import Context, FewShotRows, Method, Score, Tuned, best_point, keep_best
-from supmer.model.rows import Rows, collate
+from supmer.model.rows import Rows, collate, send
 from supmer.tasks.episode import Example
 
 ROWS_AT_ONCE = 4096
@@ -34,7 +34,7 @@ def tune(context: Context, rows: FewShotRows) -> Tuned:
     descent = Descent([(others, settings.perfect.rate), ([parts.labels], settings.perfect.label_rate)], settings)
     best: dict[str, Tensor] = {}
 
-    def step(batch: list[Example]) -> float:
+    def step(batch: list[Example]) -> Tensor:
         context.model.train()
         descent.zero_grad()
         loss = backward(context, parts, batch, rows.weights_of(batch))
@@ -63,17 +63,19 @@ def own_protocol(settings: FewshotConfig) -> FewshotConfig:
     return with_settings(settings, {**own, **fixed})
 
 
-def backward(context: Context, parts: PerfectParts, batch: Sequence[Example], weights: Sequence[float]) -> float:
-    """Add the gradient of the mean of the rows' weighted losses to the parts, which are inserted; return that mean."""
-    loss = 0.0
+def backward(context: Context, parts: PerfectParts, batch: Sequence[Example], weights: Sequence[float]) -> Tensor:
+    """Add the gradient of the mean of the rows' weighted losses to the parts, which are inserted; return that mean []."""
+    loss = torch.zeros((), dtype=torch.float64, device=context.device)
     for group in _passes(context, batch):
         microbatch = _collate(context, [batch[index] for index in group])
-        classes = torch.tensor([batch[index].label for index in group], device=context.device)
+        classes = send(torch.tensor([batch[index].label for index in group]), context.device)
         scores = label_scores(mask_states(context.model, microbatch, parts.states), parts.labels)
         losses = hinge(scores, classes)
-        share = losses @ losses.new_tensor([weights[index] for index in group]) / len(batch)
+        share = (
+            losses @ send(torch.tensor([weights[index] for index in group], dtype=losses.dtype), context.device) / len(batch)
+        )
         torch.autograd.backward([share])
-        loss += share.item()
+        loss += share.detach()
     return loss
 
 

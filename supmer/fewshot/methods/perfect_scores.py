@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from supmer.backbone.batches import at_least_float32
 from supmer.config import PerfectConfig
+from supmer.model.attention_mask import whole_mask
 from supmer.model.prompted import PromptedModel
 from supmer.model.rows import Rows
+from supmer.model.seq2seq import PromptedSeq2Seq
 
 
 def mask_states(model: PromptedModel, rows: Rows, states: str) -> Tensor:
@@ -29,10 +31,15 @@ def mask_states(model: PromptedModel, rows: Rows, states: str) -> Tensor:
     backbone = model.backbone
     if not backbone.config.is_encoder_decoder:
         last = rows.attention_mask.sum(dim=1) - 1
-        output = backbone.base_model(input_ids=rows.input_ids, attention_mask=rows.attention_mask)
+        output = backbone.base_model(input_ids=rows.input_ids, attention_mask=whole_mask(*rows.input_ids.shape, last.device))
         return at_least_float32(output.last_hidden_state[torch.arange(len(last), device=last.device), last]).unsqueeze(1)
-    encoder, decoder = backbone.get_encoder(), backbone.get_decoder()
-    hidden: Tensor = encoder(input_ids=rows.input_ids, attention_mask=rows.attention_mask).last_hidden_state
+    assert isinstance(model, PromptedSeq2Seq)
+    encoder, decoder, mask = (
+        backbone.get_encoder(),
+        backbone.get_decoder(),
+        model.allowed(rows.attention_mask, rows.is_padded),
+    )
+    hidden: Tensor = encoder(input_ids=rows.input_ids, attention_mask=mask).last_hidden_state
     if states == "encoder":
         places = (rows.input_ids.unsqueeze(1) == rows.labels.unsqueeze(2)).int().argmax(dim=2)
         picked = hidden.gather(1, places.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
@@ -41,7 +48,7 @@ def mask_states(model: PromptedModel, rows: Rows, states: str) -> Tensor:
     output = decoder(
         input_ids=torch.cat([start, rows.labels], dim=1),
         encoder_hidden_states=hidden,
-        encoder_attention_mask=rows.attention_mask,
+        encoder_attention_mask=mask,
         use_cache=False,
     )
     return at_least_float32(output.last_hidden_state[:, 1:])
