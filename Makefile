@@ -33,7 +33,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # Editors that know YAML complete and check settings by this file, which the first lines of configs/*.yaml name.
 configs/schema.json: $(wildcard supmer/config/*.py)
-	@$(RUN) -c 'from supmer.jobs.config import main; main()' schema > $@
+	@$(RUN) -c 'from supmer.jobs.config import JOB; JOB.main()' schema > $@
 
 quickstart: setup  ## meta-train on text that is installed anyway, tune on a few-shot task, label three rows
 	$(RUN) pipeline/metatrain.py --config $(QUICKSTART)

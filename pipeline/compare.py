@@ -1,6 +1,6 @@
 """`supmer compare` as a script, for `ray job submit` and for checkouts that are not installed."""
 
-from supmer.jobs.compare import main
+from supmer.jobs.compare import JOB
 
 if __name__ == "__main__":
-    main()
+    JOB.main()

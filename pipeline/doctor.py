@@ -1,6 +1,6 @@
 """`supmer doctor` as a script, for `ray job submit` and for checkouts that are not installed."""
 
-from supmer.jobs.doctor import main
+from supmer.jobs.doctor import JOB
 
 if __name__ == "__main__":
-    main()
+    JOB.main()

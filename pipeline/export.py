@@ -1,6 +1,6 @@
 """`supmer export` as a script, for `ray job submit` and for checkouts that are not installed."""
 
-from supmer.jobs.export import main
+from supmer.jobs.export import JOB
 
 if __name__ == "__main__":
-    main()
+    JOB.main()

@@ -1,6 +1,6 @@
 """`supmer metatrain` as a script, for `ray job submit` and for checkouts that are not installed."""
 
-from supmer.jobs.metatrain import main
+from supmer.jobs.metatrain import JOB
 
 if __name__ == "__main__":
-    main()
+    JOB.main()

@@ -1,6 +1,6 @@
 """`supmer plan` as a script, for `ray job submit` and for checkouts that are not installed."""
 
-from supmer.jobs.plan import main
+from supmer.jobs.plan import JOB
 
 if __name__ == "__main__":
-    main()
+    JOB.main()

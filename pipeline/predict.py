@@ -1,6 +1,6 @@
 """`supmer predict` as a script, for `ray job submit` and for checkouts that are not installed."""
 
-from supmer.jobs.predict import main
+from supmer.jobs.predict import JOB
 
 if __name__ == "__main__":
-    main()
+    JOB.main()

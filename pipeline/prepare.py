@@ -1,6 +1,6 @@
 """`supmer prepare` as a script, for `ray job submit` and for checkouts that are not installed."""
 
-from supmer.jobs.prepare import main
+from supmer.jobs.prepare import JOB
 
 if __name__ == "__main__":
-    main()
+    JOB.main()

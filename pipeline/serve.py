@@ -1,6 +1,6 @@
 """`supmer serve` as a script, for `ray job submit` and for checkouts that are not installed."""
 
-from supmer.jobs.serve import main
+from supmer.jobs.serve import JOB
 
 if __name__ == "__main__":
-    main()
+    JOB.main()

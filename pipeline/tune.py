@@ -1,6 +1,6 @@
 """`supmer tune` as a script, for `ray job submit` and for checkouts that are not installed."""
 
-from supmer.jobs.tune import main
+from supmer.jobs.tune import JOB
 
 if __name__ == "__main__":
-    main()
+    JOB.main()

@@ -10,15 +10,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from argcomplete.completers import FilesCompleter
 
 from supmer import storage
 from supmer.config import Config
-from supmer.config.checks import settings_without_effect
 from supmer.config.effects import fields
-from supmer.config.load import load_config, shipped_names, to_yaml
+from supmer.config.load import load_config, settings_without_effect, shipped_names, to_yaml
 from supmer.config.text import sections_help
 from supmer.errors import UserError, causes, one_line, setting_error
 from supmer.progress import ConsoleHandler
@@ -60,7 +59,45 @@ def job_parser(description: str) -> JobParser:
     return parser
 
 
-def run_job(job: Callable[[Config, argparse.Namespace], int | None], parser: argparse.ArgumentParser) -> None:
+Run = Callable[[Config, argparse.Namespace], int | None]
+"""What a job does with the configuration and its own options; returns the exit code, None for 0."""
+
+
+class Job(NamedTuple):
+    """The command of a job, `supmer JOB` and `python pipeline/JOB.py`.
+
+    Attributes:
+        about: the help.
+        run: what it does.
+        add_options: adds the options that it alone has.
+        has_settings: whether it takes ``--config FILE [section.key=value ...]``; `run` gets the defaults if not.
+    """
+
+    about: str | None
+    run: Run
+    add_options: Callable[[argparse.ArgumentParser], object] = lambda parser: None
+    has_settings: bool = True
+
+    def build_parser(self) -> JobParser:
+        """Return the parser of the command line."""
+        if self.has_settings:
+            parser = job_parser(self.about or "")
+        else:
+            parser = JobParser(
+                description=self.about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+            )
+        self.add_options(parser)
+        return parser
+
+    def main(self) -> None:
+        """Do what the command line asks for, and exit."""
+        if self.has_settings:
+            run_job(self.run, self.build_parser())
+        with users_mistakes_in_one_line():
+            sys.exit(self.run(Config(), self.build_parser().parse_args()))
+
+
+def run_job(job: Run, parser: argparse.ArgumentParser) -> NoReturn:
     """Parse the command line, load the configuration, run `job(config, arguments)` and exit with its code."""
     with users_mistakes_in_one_line():
         arguments = parser.parse_intermixed_args()
@@ -70,7 +107,7 @@ def run_job(job: Callable[[Config, argparse.Namespace], int | None], parser: arg
             sys.exit(0)
         _configure_logging(config.log.level)
         give_home()
-        for line in settings_without_effect(config):
+        for line in settings_without_effect(config, arguments.config):
             logger.info(line)
         sys.exit(job(config, arguments) or 0)
 

@@ -16,17 +16,17 @@ from supmer.cli import JobParser, users_mistakes_in_one_line
 from supmer.jobs import compare, config, doctor, export, metatrain, plan, predict, prepare, prompt_tune, serve, tune
 
 COMMANDS = {
-    "prepare": prepare,
-    "metatrain": metatrain,
-    "tune": tune,
-    "prompt-tune": prompt_tune,
-    "predict": predict,
-    "serve": serve,
-    "export": export,
-    "plan": plan,
-    "compare": compare,
-    "doctor": doctor,
-    "config": config,
+    "prepare": prepare.JOB,
+    "metatrain": metatrain.JOB,
+    "tune": tune.JOB,
+    "prompt-tune": prompt_tune.JOB,
+    "predict": predict.JOB,
+    "serve": serve.JOB,
+    "export": export.JOB,
+    "plan": plan.JOB,
+    "compare": compare.JOB,
+    "doctor": doctor.JOB,
+    "config": config.JOB,
 }
 
 
@@ -39,9 +39,9 @@ def build_parser() -> JobParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, module in COMMANDS.items():
-        summary = (module.__doc__ or "").splitlines()[0]
-        commands.add_parser(name, parents=[module.build_parser()], add_help=False, help=summary)
+    for name, job in COMMANDS.items():
+        summary = (job.about or "").splitlines()[0]
+        commands.add_parser(name, parents=[job.build_parser()], add_help=False, help=summary)
     return parser
 
 

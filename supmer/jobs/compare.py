@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 
-from supmer.cli import JobParser, users_mistakes_in_one_line
+from supmer.cli import Job
+from supmer.config import Config
 
 
-def compare(arguments: argparse.Namespace) -> None:
+def compare(_: Config, arguments: argparse.Namespace) -> None:
     """Print the tables, and write the page if asked to."""
     from rich.console import Console  # here, so that --help answers at once
 
@@ -29,13 +30,9 @@ def compare(arguments: argparse.Namespace) -> None:
         print(f"page: {arguments.html}")
 
 
-def build_parser() -> JobParser:
-    parser = JobParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories; differences are from the first")
     parser.add_argument("--html", metavar="FILE", help="also write a page with the curves")
-    return parser
 
 
-def main() -> None:
-    with users_mistakes_in_one_line():
-        compare(build_parser().parse_args())
+JOB = Job(__doc__, compare, add_options, has_settings=False)

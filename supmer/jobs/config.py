@@ -8,17 +8,17 @@ from __future__ import annotations
 import argparse
 import json
 
-from supmer.cli import JobParser, users_mistakes_in_one_line
+from supmer.cli import Job
+from supmer.config import Config
 from supmer.config.schema import json_schema
 
 
-def build_parser() -> JobParser:
-    parser = JobParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def print_schema(_: Config, arguments: argparse.Namespace) -> None:
+    print(json.dumps(json_schema(), indent=2))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["schema"], help="print the schema")
-    return parser
 
 
-def main() -> None:
-    with users_mistakes_in_one_line():
-        build_parser().parse_args()
-        print(json.dumps(json_schema(), indent=2))
+JOB = Job(__doc__, print_schema, add_options, has_settings=False)

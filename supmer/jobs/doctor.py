@@ -10,7 +10,7 @@ import argparse
 
 from rich.console import Console
 
-from supmer.cli import JobParser, job_parser, run_job
+from supmer.cli import Job
 from supmer.config import Config
 
 
@@ -25,11 +25,8 @@ def examine(config: Config, arguments: argparse.Namespace) -> int:
     return 0 if all(check.passed for check in checks) else 1
 
 
-def build_parser() -> JobParser:
-    parser = job_parser(__doc__ or "")
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wait-seconds", type=float, default=900, help="how long nodes may take to come")
-    return parser
 
 
-def main() -> None:
-    run_job(examine, build_parser())
+JOB = Job(__doc__, examine, add_options)

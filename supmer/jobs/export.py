@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import argparse
 
-from supmer.cli import JobParser, users_mistakes_in_one_line
+from supmer.cli import Job
+from supmer.config import Config
+
+
+def export(_: Config, arguments: argparse.Namespace) -> None:
+    print(arguments.command(arguments))
 
 
 def peft(arguments: argparse.Namespace) -> str:
@@ -37,8 +42,7 @@ def from_peft(arguments: argparse.Namespace) -> str:
     return f"{what}, written to {arguments.out}; tune from it with fewshot.from_run={arguments.out}"
 
 
-def build_parser() -> JobParser:
-    parser = JobParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_options(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True)
     adapter = commands.add_parser("peft", help="write a PEFT prompt-tuning adapter with a model card")
     adapter.add_argument("--run", required=True, metavar="RUN_DIR", help="run directory")
@@ -56,10 +60,6 @@ def build_parser() -> JobParser:
     published.add_argument("--regularizer", metavar="FILE", help="gradient_edit_<model>.pt")
     published.add_argument("--out", required=True, metavar="FOLDER", help="folder to write")
     published.set_defaults(command=from_published)
-    return parser
 
 
-def main() -> None:
-    with users_mistakes_in_one_line():
-        arguments = build_parser().parse_args()
-        print(arguments.command(arguments))
+JOB = Job(__doc__, export, add_options, has_settings=False)

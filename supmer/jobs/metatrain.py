@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from supmer.cli import JobParser, job_parser, run_job
+from supmer.cli import Job
 from supmer.config import Config
 
 
@@ -35,12 +35,9 @@ def metatrain(config: Config, arguments: argparse.Namespace) -> int:
     return run(config).exit_code
 
 
-def build_parser() -> JobParser:
-    parser = job_parser(__doc__ or "")
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="measure one meta-step at the longest rows; write no run")
     parser.add_argument("--replay", type=int, metavar="STEP", help="recompute this step of the run, as metrics.jsonl counts")
-    return parser
 
 
-def main() -> None:
-    run_job(metatrain, build_parser())
+JOB = Job(__doc__, metatrain, add_options)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from supmer.cli import JobParser, job_parser, run_job
+from supmer.cli import Job
 from supmer.config import Config
 from supmer.planning.hardware import Hardware, parse_count, parse_units
 
@@ -43,9 +43,8 @@ def job(config: Config, arguments: argparse.Namespace) -> None:
         Path(arguments.markdown).write_text(report.markdown(shlex.join(["supmer", "plan", *sys.argv[1:]])))
 
 
-def build_parser() -> JobParser:
-    """Return the parser of this job; its defaults are those of 24 GB cards in nodes of 8 on PCI Express and 100 Gbit/s."""
-    parser = job_parser(__doc__ or "")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add options whose defaults are those of 24 GB cards in nodes of 8 on PCI Express and 100 Gbit/s."""
     parser.add_argument("--gpus", default="8", help="GPUs, one worker each (8)")
     parser.add_argument("--max-gpus", default="64", help="the sweep doubles GPUs from 1 up to this (64)")
     parser.add_argument("--gpu-memory", default="24GiB", help="memory of one GPU (24GiB)")
@@ -59,8 +58,6 @@ def build_parser() -> JobParser:
     parser.add_argument("--shape", help="known model name, config.json or folder to plan for, in place of backbone.name")
     parser.add_argument("--plot", metavar="FILE", help="draw the sweep (.png, .svg, .pdf)")
     parser.add_argument("--markdown", metavar="FILE", help="write the tables as a Markdown page")
-    return parser
 
 
-def main() -> None:
-    run_job(job, build_parser())
+JOB = Job(__doc__, job, add_options)

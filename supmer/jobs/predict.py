@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from supmer.cli import JobParser, job_parser, run_job
+from supmer.cli import Job
 from supmer.config import Config
 
 
@@ -33,14 +33,11 @@ def predict(config: Config, arguments: argparse.Namespace) -> None:
         Console().print(outcome.table().terminal())
 
 
-def build_parser() -> JobParser:
-    parser = job_parser(__doc__ or "")
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", required=True, metavar="RUN_DIR", help="run directory, or the folder of a cell")
     parser.add_argument("--cell", metavar="NAME", help="a folder's name in RUN_DIR/fewshot; default: the best on dev")
     parser.add_argument("--input", required=True, nargs="+", metavar="FILES", help="files, folders or globs")
     parser.add_argument("--output", required=True, metavar="FOLDER_OR_FILE", help="folder, or a file for one input file")
-    return parser
 
 
-def main() -> None:
-    run_job(predict, build_parser())
+JOB = Job(__doc__, predict, add_options)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from supmer.cli import JobParser, job_parser, run_job
+from supmer.cli import Job
 from supmer.config import Config
 
 
@@ -56,8 +56,7 @@ def names(text: str) -> list[str]:
     return [part.strip().rstrip("/") for part in text.split(",")]
 
 
-def build_parser() -> JobParser:
-    parser = job_parser(__doc__ or "")
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inspect", metavar="STORE", help="print what a store holds, and prepare nothing")
     parser.add_argument(
         "--elbow", metavar="K,K,...", type=numbers, help="print inertia and silhouette for these numbers of clusters"
@@ -71,8 +70,6 @@ def build_parser() -> JobParser:
     parser.add_argument(
         "--strict", action="store_true", help="a corpus of which more than 1%% cannot be used is an error, not a warning"
     )
-    return parser
 
 
-def main() -> None:
-    run_job(run, build_parser())
+JOB = Job(__doc__, run, add_options)

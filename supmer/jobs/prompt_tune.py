@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from supmer.cli import JobParser, job_parser, run_job
+from supmer.cli import Job
 from supmer.config import Config
 
 
@@ -27,9 +27,4 @@ def prompt_tune(config: Config, arguments: argparse.Namespace) -> None:
         console.print(f"  {command}", highlight=False, soft_wrap=True)
 
 
-def build_parser() -> JobParser:
-    return job_parser(__doc__ or "")
-
-
-def main() -> None:
-    run_job(prompt_tune, build_parser())
+JOB = Job(__doc__, prompt_tune)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from supmer.cli import JobParser, job_parser, run_job
+from supmer.cli import Job
 from supmer.config import Config
 from supmer.config.load import with_settings
 
@@ -25,14 +25,11 @@ def serve(config: Config, arguments: argparse.Namespace) -> None:
     serve_until_stopped(config, arguments.run)
 
 
-def build_parser() -> JobParser:
-    parser = job_parser(__doc__ or "")
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", action="append", default=[], metavar="[NAME=]RUN_DIR", help="run directory, or the folder of a cell"
     )
     parser.add_argument("--port", type=int, help="port to listen at (serve.port)")
-    return parser
 
 
-def main() -> None:
-    run_job(serve, build_parser())
+JOB = Job(__doc__, serve, add_options)

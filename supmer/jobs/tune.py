@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from supmer.cli import JobParser, job_parser, run_job
+from supmer.cli import Job
 from supmer.config import Config
 
 
@@ -25,9 +25,4 @@ def tune(config: Config, arguments: argparse.Namespace) -> int:
     return exit_code
 
 
-def build_parser() -> JobParser:
-    return job_parser(__doc__ or "")
-
-
-def main() -> None:
-    run_job(tune, build_parser())
+JOB = Job(__doc__, tune)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from supmer.errors import UserError
 from supmer.fewshot.cell_runner import CellResult
 from supmer.fewshot.cells import Cell
 from supmer.fewshot.results import Results
-from supmer.jobs.compare import main
+from supmer.jobs.compare import JOB
 
 LABELS = np.arange(200) % 2
 
@@ -25,7 +26,7 @@ def scored(seed: int, num_wrong: int, num_test: int = 200) -> CellResult:
     labels = LABELS[:num_test]
     predictions = np.where(np.arange(num_test) < num_wrong, 1 - labels, labels)
     made = result_of(Cell("sst-2", 0, "supmer", seed, 16, seed), float((predictions == labels).mean()))
-    return CellResult(**{**vars(made), "labels": labels.tolist(), "scores": np.eye(2, dtype=np.float32)[predictions]})
+    return replace(made, labels=labels.tolist(), scores=np.eye(2, dtype=np.float32)[predictions])
 
 
 def make_run(folder: Path, rate: float, steps: list[int], num_wrong: int, num_test: int = 200) -> str:
@@ -46,7 +47,7 @@ def test_two_runs_on_the_command_line_and_as_a_page(
     Path(one, "report.html").write_text("")
     monkeypatch.setattr(sys, "argv", ["supmer compare", one, two, "--html", str(tmp_path / "page.html")])
     monkeypatch.setenv("COLUMNS", "160")
-    main()
+    JOB.main()
     printed = " ".join(capsys.readouterr().out.split())
     assert "meta.inner_lr 0.5 0.25" in printed and "meta.steps" not in printed and "run.name" not in printed
     assert "nsp 10 1.5000 1.2500 nsp last 1.5000 2.2500" in printed
