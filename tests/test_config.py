@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from supmer.config import Config
 from supmer.config.effects import fields
-from supmer.config.load import load_config
+from supmer.config.load import load_config, settings_without_effect
 from supmer.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -55,3 +55,13 @@ def test_a_warmup_without_end_is_refused(section: str) -> None:
     load_config(None, [f"{section}.steps=5", f"{section}.warmup_steps=4"])
     with pytest.raises(UserError, match=rf"^{section}\.warmup_steps=5: must be below {section}\.steps=5$"):
         load_config(None, [f"{section}.steps=5", f"{section}.warmup_steps=5"])
+
+
+def test_settings_without_effect_are_those_of_the_file_itself_not_of_its_base(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"base: {CONFIGS}/quickstart.yaml\ncorpus: {{format: text, paths: [a]}}\n")
+    assert settings_without_effect(load_config(file), file) == []
+    file.write_text("corpus: {packages: [numpy], hub_split: train}\n")  # hub_split as by default
+    (line,) = settings_without_effect(load_config(file), file)
+    assert line.startswith("corpus.packages has no effect with corpus.format=auto; needs corpus.format=package_docs")
+    assert settings_without_effect(Config(), None) == []

@@ -149,12 +149,5 @@ def why_without_effect(config: Config, name: str) -> str | None:
     return f"has no effect with {other}={value}; needs {other}={' or '.join(map(str, allowed))}"
 
 
-def settings_without_effect(config: Config) -> list[str]:
-    """Return the settings that differ from their defaults and have no effect, each with the reason."""
-    default = Config()
-    differing = (name for name in (*NEEDS, *NEEDS_ANY) if _value(config, name) != _value(default, name))
-    return [f"{name} {reason}" for name in differing if (reason := why_without_effect(config, name))]
-
-
 def _value(config: Config, name: str) -> object:
     return reduce(getattr, name.split("."), config)

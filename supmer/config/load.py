@@ -22,6 +22,7 @@ __all__ = [
     "find_file",
     "load_config",
     "read_settings",
+    "settings_without_effect",
     "shipped_names",
     "to_yaml",
     "validate",
@@ -60,10 +61,28 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     except (OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"configuration: {one_line(error)}") from error
     config = validate(values)
-    for name, _ in fields(Config):
-        if OmegaConf.select(given, name) is not None and (reason := why_without_effect(config, name)):
+    for name in _names_in(given):
+        if reason := why_without_effect(config, name):
             raise setting_error(name, value_of(config, name), reason)
     return config
+
+
+def settings_without_effect(config: Config, path: str | Path | None) -> list[str]:
+    """Return the settings of a file that have no effect in `config`, each with the reason.
+
+    Settings of the file's base are left out, as are those that are given their defaults.
+    """
+    found, default = [], Config()
+    for name in () if path is None else _names_in(_read_file(find_file(path))):
+        reason = why_without_effect(config, name)
+        if reason and value_of(config, name) != value_of(default, name):
+            found.append(f"{name} {reason}")
+    return found
+
+
+def _names_in(content: DictConfig) -> list[str]:
+    """Return the names of the settings that a file or a command line gives."""
+    return [name for name, _ in fields(Config) if OmegaConf.select(content, name) is not None]
 
 
 def shipped_names() -> list[str]:

@@ -114,8 +114,6 @@ def _read_space(space: Any) -> None:
         match dimension:
             case {"choice": list(choices)}:
                 dimension["choice"] = [read(choice) for choice in choices]
-            case {"fixed": value}:
-                dimension["fixed"] = read(value)
             case {"cases": dict(cases)}:
                 for case, settings in cases.items():
                     for name, value in settings.items() if isinstance(settings, dict) else ():
