@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from supmer import storage
-from supmer.backbone.load import FIRST_SENTINEL, SECOND_SENTINEL, is_causal, load_model_config, load_tokenizer, pin_revision
+from supmer.backbone.load import FIRST_SENTINEL, is_causal, load_model_config, load_tokenizer, pin_revision
+from supmer.backbone.pieces import following
 from supmer.config import BackboneConfig, Config
 from supmer.config.load import validate
 from supmer.config.scalars import parse_yaml
@@ -28,8 +29,39 @@ from supmer.fewshot.task import SLOT
 
 CARD_FILE = "README.md"
 
-MADE_UP: dict[str, Any] = {"pattern_text": f"{{text}} It was {SLOT} ?", "label_words": ["terrible", "great"]}
+PATTERN, WORDS = f"{{text}} It was {SLOT} ?", ("terrible", "great")
 """Pattern and label words of an example for a prompt that is not tuned to a task yet."""
+
+EXAMPLE = """\
+import torch
+from peft import PeftModel
+from transformers import {model_class}, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("this/folder")
+model = {model_class}.from_pretrained({name!r}{revision}, dtype=torch.{dtype})
+model = PeftModel.from_pretrained(model, "this/folder").eval()
+words = {words!r}  # the label words, each with the tokens that it is scored by
+
+
+@torch.inference_mode()
+def score(text, tokens):
+{logits}
+    return logits.log_softmax(dim=-1)[range(len(tokens)), tokens].sum()
+
+
+def predict(text):
+    return max(words, key=lambda word: score(text, words[word]))
+
+
+print(predict({text!r}))  # fill in the {{fields}}
+"""
+SEQ2SEQ_LOGITS = f"""\
+    row = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+    said = [model.config.decoder_start_token_id, tokenizer.convert_tokens_to_ids({FIRST_SENTINEL!r}), *tokens[:-1]]
+    logits = model(**row, decoder_input_ids=torch.tensor([said])).logits[0, 1:]"""
+CAUSAL_LOGITS = """\
+    row = tokenizer(text)["input_ids"]
+    logits = model(input_ids=torch.tensor([row + tokens])).logits[0, -len(tokens) - 1 : -1]"""
 
 CONTINUE = """\
 from peft import PeftConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
@@ -147,7 +179,7 @@ def push_to_hub(folder: str, repository: str) -> str:
 def model_card(prompt: Tensor, source: Source) -> str:
     """Return the model card: what the prompt is, how it was made, and ten lines that use it."""
     name = source.backbone.location
-    front = {"library_name": "peft", "base_model": name, "tags": ["prompt-tuning", "supmer"], **_model_index(source)}
+    front: dict[str, Any] = {"library_name": "peft", "base_model": name, "tags": ["prompt-tuning", "supmer"]}
     length, width = prompt.shape
     origin = "meta-trained on self-supervised tasks (SUPMER, Pan et al. 2023) as the start of few-shot tuning"
     if cell := source.cell:
@@ -155,6 +187,16 @@ def model_card(prompt: Tensor, source: Source) -> str:
             f"tuned on {cell['k']} rows a class of {cell['task']} by {cell['method']} (data seed {cell['seed']}); "
             f"{cell['metric']} on {cell['num_test']} test rows: {cell['score']:.4f}"
         )
+        measures = {  # as the hub reads them
+            "task": {"type": "text-classification"},
+            "dataset": {"name": f"{cell['task']}, {cell['num_test']} test rows", "type": cell["task"], "split": "test"},
+            "metrics": [
+                {"type": "f1" if metric == "macro_f1" else metric, "name": metric, "value": value}
+                for metric, value in metrics_of(cell).items()
+            ],
+        }
+        model = f"{cell['task']} by {cell['method']}, {cell['k']} rows a class"
+        front["model-index"] = [{"name": model, "results": [measures]}]
     most = source.definition.max_input_tokens if source.definition else None
     cut = f"; fields were cut so that a row has at most {most} tokens" if most else ""
     parts = [
@@ -173,101 +215,23 @@ def model_card(prompt: Tensor, source: Source) -> str:
     return "\n".join(parts)
 
 
-def _model_index(source: Source) -> dict[str, Any]:
-    """Return the measures of a cell as the hub reads them from a card."""
-    if source.cell is None:
-        return {}
-    cell = source.cell
-    result = {
-        "task": {"type": "text-classification"},
-        "dataset": {"name": f"{cell['task']}, {cell['num_test']} test rows", "type": cell["task"], "split": "test"},
-        "metrics": [
-            {"type": "f1" if name == "macro_f1" else name, "name": name, "value": value}
-            for name, value in metrics_of(cell).items()
-        ],
-    }
-    return {"model-index": [{"name": f"{cell['task']} by {cell['method']}, {cell['k']} rows a class", "results": [result]}]}
-
-
 def _example(source: Source) -> str:
     """Return code that scores label words as `supmer.fewshot.scoring` does, with transformers and peft alone."""
-    cell = source.cell or MADE_UP
-    if is_causal(source.backbone):
-        return _causal_example(source, cell)
-    revision = f", revision={source.backbone.revision!r}" if source.backbone.revision else ""
-    return f"""\
-import torch
-from peft import PeftModel
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("this/folder")
-model = AutoModelForSeq2SeqLM.from_pretrained({source.backbone.location!r}{revision}, dtype=torch.{source.backbone.dtype})
-model = PeftModel.from_pretrained(model, "this/folder").eval()
-words = {cell["label_words"]!r}
-
-
-@torch.inference_mode()
-def predict(text):
-    inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
-    start = [model.config.decoder_start_token_id, tokenizer.convert_tokens_to_ids({FIRST_SENTINEL!r})]
-    answers = tokenizer(words, add_special_tokens=False)["input_ids"]
-{_scoring(source)}
-
-print(predict({cell["pattern_text"].replace(SLOT, FIRST_SENTINEL)!r}))  # fill in the {{fields}}
-"""
-
-
-def _causal_example(source: Source, cell: dict[str, Any]) -> str:
-    """Return such code for a decoder-only model: it sums the log-probabilities of a word's tokens behind the row."""
-    revision = f", revision={source.backbone.revision!r}" if source.backbone.revision else ""
-    text = cell["pattern_text"].partition(f" {SLOT}")[0]
-    return f"""\
-import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("this/folder")
-model = AutoModelForCausalLM.from_pretrained({source.backbone.location!r}{revision}, dtype=torch.{source.backbone.dtype})
-model = PeftModel.from_pretrained(model, "this/folder").eval()
-words = {cell["label_words"]!r}
-
-
-@torch.inference_mode()
-def predict(text):
-    row, lead = tokenizer(text)["input_ids"], len(tokenizer("x", add_special_tokens=False)["input_ids"])
-    scores = []
-    for word in words:
-        answer = tokenizer(f"x {{word}}", add_special_tokens=False)["input_ids"][lead:]
-        logits = model(input_ids=torch.tensor([row + answer])).logits[0, -len(answer) - 1 : -1]
-        scores.append(logits.log_softmax(dim=-1)[range(len(answer)), answer]{"[0]" if _by_first_token(source) else ".sum()"})
-    return words[torch.stack(scores).argmax()]
-
-
-print(predict({text!r}))  # fill in the {{fields}}
-"""
-
-
-def _by_first_token(source: Source) -> bool:
-    cell = source.cell
+    cell, causal = source.cell, is_causal(source.backbone)
     if cell is None:
-        return True
-    return LabelWords(cell["label_words"], source.tokenizer, cell["task"], causal=True).single_position
-
-
-def _scoring(source: Source) -> str:
-    """Return the rest of `predict`: by the first token where no two words share it, else by whole words."""
-    words = LabelWords(source.cell["label_words"], source.tokenizer, source.cell["task"]) if source.cell else None
-    if words is None or words.single_position:
-        return """\
-    logits = model(**inputs, decoder_input_ids=torch.tensor([start])).logits[0, 1]
-    return words[logits[[answer[0] for answer in answers]].argmax()]
-"""
-    closing = f"        answer.append(tokenizer.convert_tokens_to_ids({SECOND_SENTINEL!r}))\n" if words.closing else ""
-    return f"""\
-    scores = []
-    for answer in answers:
-{closing}        decoder_input_ids = torch.tensor([[*start, *answer[:-1]]])
-        log_probs = model(**inputs, decoder_input_ids=decoder_input_ids).logits[0, 1:].log_softmax(dim=-1)
-        scores.append(log_probs[range(len(answer)), answer].sum())
-    return words[torch.stack(scores).argmax()]
-"""
+        words = {word: following(source.tokenizer, word).tolist() for word in WORDS}
+    else:
+        said = source.definition.task.answers if source.definition else None
+        labels = LabelWords(said or cell["label_words"], source.tokenizer, cell["task"], causal=causal)
+        scored = (labels.scored_target(label)[labels.first_position :].tolist() for label in range(len(cell["label_words"])))
+        words = dict(zip(cell["label_words"], scored, strict=True))
+    text = cell["pattern_text"] if cell else PATTERN
+    return EXAMPLE.format(
+        model_class="AutoModelForCausalLM" if causal else "AutoModelForSeq2SeqLM",
+        name=source.backbone.location,
+        revision=f", revision={source.backbone.revision!r}" if source.backbone.revision else "",
+        dtype=source.backbone.dtype,
+        words=words,
+        logits=CAUSAL_LOGITS if causal else SEQ2SEQ_LOGITS,
+        text=text.partition(f" {SLOT}")[0] if causal else text.replace(SLOT, FIRST_SENTINEL),
+    )
