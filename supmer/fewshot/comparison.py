@@ -90,11 +90,9 @@ def export_command(config: Config, records: Sequence[Record]) -> str | None:
     """Return the command that exports the tuned prompt with the best dev score; None where no cell has one."""
     for record in sorted(records, key=lambda record: -record["dev_score"]):
         cell = cell_of(record).name
-        if storage.exists(storage.join(config.run_dir, "fewshot", cell, "prompt.safetensors")):
-            break
-    else:
-        return None
-    return job_command("export", "peft", "--run", config.run_dir, "--cell", cell, "--out", "adapter")
+        if storage.exists(storage.join(config.run_dir, "fewshot", cell, PROMPT_FILE)):
+            return job_command("export", "peft", "--run", config.run_dir, "--cell", cell, "--out", "adapter")
+    return None
 
 
 def check_fewshot(config: Config) -> None:
@@ -237,7 +235,7 @@ def _track(config: Config, result: CellResult) -> None:
         trackers.log({"fewshot/loss": loss, "fewshot/dev_score": dev_score}, step)
     last = result.curve[-1].step if result.curve else 0
     trackers.log({"fewshot/test_score": result.score, "fewshot/seconds": result.seconds}, last)
-    trackers.finish([storage.join(folder, "prompt.safetensors")])
+    trackers.finish([storage.join(folder, PROMPT_FILE)])
 
 
 class _CellActor:

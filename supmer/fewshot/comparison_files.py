@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
@@ -12,7 +11,7 @@ from supmer.fewshot.data import Row, by_size
 from supmer.fewshot.report import scores_table, task_parts
 from supmer.fewshot.results import Record, Results, read_details
 from supmer.fewshot.significance import NOTE, compare_methods, comparison_cells
-from supmer.fewshot.summaries import TITLE, Grid, by_seed, outcome, summarize, summary, transfer_grids
+from supmer.fewshot.summaries import TITLE, by_seed, outcome, summarize, summary, transfer_grids
 from supmer.reports import drawing
 from supmer.reports.drawing import Curve
 from supmer.reports.page import figure, heading, page, paragraph, wide
@@ -32,7 +31,8 @@ def write_files(results: Results, methods: Sequence[str], test_rows: Mapping[str
     order = {method: number for number, method in enumerate(methods)}
     records = sorted(results.records, key=lambda record: order.get(record["method"], len(order)))
     grid, learning = summarize(records), _learning_curves(results.run_dir, records)
-    scores, by_k = drawing.bars(grid.rows, _bars(grid), "test score (%)"), _scores_by_k(records)
+    by_method = {method: [grid.percent(row, method) for row in grid.rows] for method in grid.columns}
+    scores, by_k = drawing.bars(grid.rows, by_method, "test score (%)"), _scores_by_k(records)
     figures = {
         "scores": scores,
         "learning_curves": drawing.panels(learning, "step", "dev score (%)"),
@@ -49,9 +49,14 @@ def write_files(results: Results, methods: Sequence[str], test_rows: Mapping[str
     if by_k is not None:
         parts += [heading("Scores by K"), figure(by_k, "Scores by K")]
     if grids := transfer_grids(records, results.transfer):
-        moved = [grid.table(f"{method}: tuned on") for method, grid in grids.items()]
+        moved = [away.table(f"{method}: tuned on") for method, away in grids.items()]
         tables["transfer"] = "\n".join(table.markdown() + "\n" for table in moved)
-        maps = drawing.heat_maps({method: (grid.rows, grid.columns, _percent(grid)) for method, grid in grids.items()})
+        maps = drawing.heat_maps(
+            {
+                method: (away.rows, away.columns, [[away.percent(row, to)[0] for to in away.columns] for row in away.rows])
+                for method, away in grids.items()
+            }
+        )
         figures["transfer"] = maps
         parts += [heading("Domain generalization"), *map(wide, moved), figure(maps, "Domain generalization")]
     for task, about in task_parts(results.run_dir, records, test_rows or {}).items():
@@ -68,21 +73,6 @@ def write_files(results: Results, methods: Sequence[str], test_rows: Mapping[str
         storage.write_bytes(storage.join(results.run_dir, "fewshot", name), data)
     if links:
         write_report(directory)  # which now links to these results
-
-
-def _bars(grid: Grid) -> dict[str, list[tuple[float, float]]]:
-    found = {method: [grid.cells.get((row, method)) for row in grid.rows] for method in grid.columns}
-    return {
-        method: [(100 * cell.mean, 100 * (cell.std or 0.0)) if cell else (math.nan, 0.0) for cell in cells]
-        for method, cells in found.items()
-    }
-
-
-def _percent(grid: Grid) -> list[list[float]]:
-    return [
-        [100 * grid.cells[row, column].mean if (row, column) in grid.cells else math.nan for column in grid.columns]
-        for row in grid.rows
-    ]
 
 
 def _learning_curves(run_dir: str, records: Sequence[Record]) -> dict[str, dict[str, Curve]]:
@@ -118,8 +108,7 @@ def _scores_by_k(records: Sequence[Record]) -> Figure | None:
         for k in sorted(every):
             chosen = [r for r in records if (r["method"], r["k"]) == (method, k) and r["task"] in tasks]
             if chosen:
-                found = summary(list(by_seed(chosen).values()))
-                points.setdefault(method, []).append((k, 100 * found.mean, 100 * (found.std or 0.0)))
+                points.setdefault(method, []).append((k, *summary(list(by_seed(chosen).values())).percent))
     return drawing.doubling_curves({f"test score (%), mean over {', '.join(tasks)}": points}, "rows per class (K)")
 
 

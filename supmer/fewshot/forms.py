@@ -5,7 +5,6 @@ A form makes another task of a task, so that rows are encoded, and read again by
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from string import ascii_uppercase
 from typing import Literal
 
@@ -28,29 +27,16 @@ def asked(task: Task, form: Form) -> Task:
     >>> asked(load_task("sst-2"), "choices").patterns
     ['{text} ? A. terrible . B. great . ? The correct one is <X>']
     """
-    return FORMS[form](task)
-
-
-def _plain(task: Task) -> Task:
-    return task.model_copy(update={"patterns": [task.plain or _layout(task)]})
-
-
-def _layout(task: Task) -> str:
-    fields = [f"{{{name}}}" for name in dict.fromkeys(PLACEHOLDER.findall(task.patterns[0]))]
-    fields.insert(1 if task.format == "pair" else len(fields), SLOT)
-    return " ".join(fields)
-
-
-def _choices(task: Task) -> Task:
-    if task.format == "multi_choice":
+    if form == "pattern" or (form == "choices" and task.format == "multi_choice"):
         return task
+    fields = [f"{{{name}}}" for name in dict.fromkeys(PLACEHOLDER.findall(task.patterns[0]))]
+    if form == "plain":
+        place = 1 if task.format == "pair" else len(fields)
+        plain = " ".join([*fields[:place], SLOT, *fields[place:]])
+        return task.model_copy(update={"patterns": [task.plain or plain]})
     if len(task.label_words) > len(ascii_uppercase):
         raise UserError(f"task {task.name}: has more classes than letters to choose from")
-    text = _layout(task).replace(f" {SLOT}", "")
     letters = list(ascii_uppercase[: len(task.label_words)])
     options = " ".join(f"{letter}. {word.strip()} ." for letter, word in zip(letters, task.label_words, strict=True))
-    pattern = f"{text} ? {options} ? The correct one is {SLOT}"
+    pattern = f"{' '.join(fields)} ? {options} ? The correct one is {SLOT}"
     return task.model_copy(update={"patterns": [pattern], "answers": letters})
-
-
-FORMS: dict[Form, Callable[[Task], Task]] = {"pattern": lambda task: task, "plain": _plain, "choices": _choices}

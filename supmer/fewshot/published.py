@@ -63,11 +63,6 @@ def read_published_regularizer(file: str, width: int) -> dict[str, Tensor]:
         raise UserError(f"{origin}: a regularizer of rank {shape.rank} and {shape.hidden_layers} hidden layers is too large")
     with torch.device("meta"):  # for names and shapes only
         expected = GradientRegularizer(width, with_settings(shape, {"init": "xavier"})).state_dict()
-    _check_shapes(state, expected, origin)
-    return {name: _copy(state[name], name, origin, finite=name not in STATISTICS) for name in expected}
-
-
-def _check_shapes(state: dict[str, Tensor], expected: dict[str, Tensor], origin: str) -> None:
     different = sorted(set(state) ^ set(expected))
     if different:
         problem = "is missing" if different[0] in expected else "does not belong there"
@@ -76,6 +71,7 @@ def _check_shapes(state: dict[str, Tensor], expected: dict[str, Tensor], origin:
         if state[name].shape != tensor.shape:
             found, wanted = tuple(state[name].shape), tuple(tensor.shape)
             raise UserError(f"{origin}: {name} has shape {found}, must be {wanted} beside this prompt")
+    return {name: _copy(state[name], name, origin, finite=name not in STATISTICS) for name in expected}
 
 
 def _load(file: str, origin: str) -> Any:

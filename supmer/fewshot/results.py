@@ -45,21 +45,42 @@ class Results:
     def add(self, result: CellResult, key: str) -> Record:
         """Write a finished cell; the line in `fewshot.jsonl`, which makes it count, last."""
         self._check()
-        record = _record(result, key)
-        folder = storage.join(self.run_dir, "fewshot", result.cell.name)
-        storage.write_bytes(storage.join(folder, "details.json"), _details(result, record))
+        cell, folder = result.cell, storage.join(self.run_dir, "fewshot", result.cell.name)
+        record = {
+            **{name: getattr(cell, name) for name in IDENTITY},
+            "metric": result.metric,
+            "score": result.score,
+            "metrics": result.metrics,
+            "num_test": len(result.labels),
+            "dev_score": result.dev_score,
+            "best_step": result.best_step,
+            "num_train": result.num_train,
+            "num_dev": result.num_dev,
+            "seconds": round(result.seconds, 2),
+            "processor_seconds": round(result.processor_seconds, 2),
+            "peak_bytes": result.peak_bytes,
+            "key": key,
+        }
+        details = {
+            "record": {**record, "pattern_text": result.pattern_text, "label_words": result.label_words},
+            "scores": result.scores.tolist(),
+            "labels": result.labels,
+            "curve": [point._asdict() for point in result.curve],
+        }
+        storage.write_bytes(storage.join(folder, "details.json"), json.dumps(details).encode())
         tuned = {"prompt": {"prompt": result.prompt}} if len(result.prompt) else {}
         if result.parts:
-            tuned[result.cell.method] = result.parts
+            tuned[cell.method] = result.parts
         if tuned:
             storage.write_bytes(storage.join(folder, DEFINITION_FILE), result.definition.model_dump_json(indent=2).encode())
         for name, tensors in tuned.items():
             storage.write_bytes(storage.join(folder, f"{name}.safetensors"), save_safetensors(tensors))
         if result.transfer:
-            self.transfer = [line for line in self.transfer if not _is_of({**line, "task": line["source"]}, result.cell)]
-            self.transfer += _transfer_lines(result)
+            identity = {name: record[name] for name in IDENTITY if name != "task"}
+            self.transfer = [line for line in self.transfer if not _is_of({**line, "task": line["source"]}, cell)]
+            self.transfer += [{"source": cell.task, **identity, **vars(score)} for score in result.transfer]
             storage.write_json_lines(storage.join(self.run_dir, TRANSFER_FILE), self.transfer)
-        self.records = [line for line in self.records if not _is_of(line, result.cell)] + [record]
+        self.records = [line for line in self.records if not _is_of(line, cell)] + [record]
         storage.write_json_lines(storage.join(self.run_dir, RESULTS_FILE), self.records)
         return record
 
@@ -80,46 +101,6 @@ def read_details(run_dir: str, record: Record) -> dict[str, Any]:
 def cell_of(record: Record) -> Cell:
     """Return the cell that a record is of."""
     return Cell(**{field: record[field] for field in IDENTITY})
-
-
-def _record(result: CellResult, key: str) -> Record:
-    cell = result.cell
-    return {
-        "task": cell.task,
-        "method": cell.method,
-        "seed": cell.seed,
-        "training_seed": cell.training_seed,
-        "k": cell.k,
-        "metric": result.metric,
-        "score": result.score,
-        "metrics": result.metrics,
-        "num_test": len(result.labels),
-        "pattern": cell.pattern,
-        "dev_score": result.dev_score,
-        "best_step": result.best_step,
-        "num_train": result.num_train,
-        "num_dev": result.num_dev,
-        "seconds": round(result.seconds, 2),
-        "processor_seconds": round(result.processor_seconds, 2),
-        "peak_bytes": result.peak_bytes,
-        "key": key,
-    }
-
-
-def _transfer_lines(result: CellResult) -> list[Record]:
-    cell = result.cell
-    identity = {name: getattr(cell, name) for name in IDENTITY if name != "task"}
-    return [{"source": cell.task, **identity, **vars(score)} for score in result.transfer]
-
-
-def _details(result: CellResult, record: Record) -> bytes:
-    details = {
-        "record": {**record, "pattern_text": result.pattern_text, "label_words": result.label_words},
-        "scores": result.scores.tolist(),
-        "labels": result.labels,
-        "curve": [point._asdict() for point in result.curve],
-    }
-    return json.dumps(details).encode()
 
 
 def _is_of(record: Record, cell: Cell) -> bool:

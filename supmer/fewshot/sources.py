@@ -83,6 +83,7 @@ def _read_files(task: Task, source: FolderSource, path: str, skipped: Skipped) -
 
 
 def _read_hub(task: Task, source: HubSource, split: SplitName) -> Iterator[dict[str, Any]]:
+    """Yield records; where the data set has names of classes, these are the labels."""
     import datasets  # slow to import, and needed for hub tasks only
 
     name = getattr(source, split)
@@ -94,11 +95,6 @@ def _read_hub(task: Task, source: HubSource, split: SplitName) -> Iterator[dict[
             f"task {task.name}: cannot load {source.path} {name} from the hub ({one_line(error)[:150]}); "
             "set fewshot.data_dir to a folder with its train.jsonl and test.jsonl"
         ) from error
-    yield from _named_classes(task, source, data)
-
-
-def _named_classes(task: Task, source: HubSource, data: Any) -> Iterator[dict[str, Any]]:
-    """Yield records whose label is the data set's own class name, where it has names."""
     names = getattr(data.features.get(source.label), "names", None)
     if names is None:
         yield from data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import NamedTuple
@@ -24,6 +25,11 @@ class Summary(NamedTuple):
         spread = "" if self.std is None else f" ± {100 * self.std:.1f} ({100 * self.minimum:.1f})"
         return f"{100 * self.mean:.1f}{spread}"
 
+    @property
+    def percent(self) -> tuple[float, float]:
+        """Mean and deviation in percent; the deviation of one cell is 0."""
+        return 100 * self.mean, 100 * (self.std or 0.0)
+
 
 class Grid(NamedTuple):
     """Summaries by row and column, both in order of first appearance; not every pair is there."""
@@ -36,6 +42,10 @@ class Grid(NamedTuple):
         """Return a table of the scores in percent."""
         rows = [[row, *(str(self.cells.get((row, column), MISSING)) for column in self.columns)] for row in self.rows]
         return Table([corner, *self.columns], rows, title)
+
+    def percent(self, row: str, column: str) -> tuple[float, float]:
+        """Return mean and deviation in percent, for figures; NaN where the pair is not there."""
+        return self.cells[row, column].percent if (row, column) in self.cells else (math.nan, 0.0)
 
     def best(self) -> frozenset[tuple[int, int]]:
         """Return where the table has the best mean of each row."""
@@ -76,7 +86,13 @@ def metrics_of(record: Record) -> dict[str, float]:
 def row_names(records: Sequence[Record]) -> list[str]:
     """Return what each record is of in a table: its task, and its metric, K and pattern, where several occur."""
     several_k = len({record["k"] for record in records}) > 1
-    return [_row_name(record, several_k) for record in records]
+    names = []
+    for record in records:
+        notes = [record["metric"]] if len(metrics_of(record)) > 1 else []
+        notes += [f"K={record['k']}"] if several_k else []
+        notes += [f"pattern {record['pattern']}"] if record["pattern"] else []
+        names.append(f"{record['task']} ({', '.join(notes)})" if notes else str(record["task"]))
+    return names
 
 
 def transfer_grids(records: Sequence[Record], transfer: Sequence[Record]) -> dict[str, Grid]:
@@ -147,10 +163,3 @@ def _grid(scores: Sequence[tuple[str, str, float]]) -> Grid:
         grouped.setdefault((row, column), []).append(score)
     rows, columns = (list(dict.fromkeys(pair[side] for pair in grouped)) for side in (0, 1))
     return Grid(rows, columns, {pair: summary(found) for pair, found in grouped.items()})
-
-
-def _row_name(record: Record, several_k: bool) -> str:
-    notes = [record["metric"]] if len(metrics_of(record)) > 1 else []
-    notes += [f"K={record['k']}"] if several_k else []
-    notes += [f"pattern {record['pattern']}"] if record["pattern"] else []
-    return f"{record['task']} ({', '.join(notes)})" if notes else str(record["task"])

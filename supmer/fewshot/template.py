@@ -14,7 +14,6 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from supmer.backbone.load import FIRST_SENTINEL
-from supmer.corpus.unit import TokenIds
 from supmer.errors import UserError, setting_error
 from supmer.fewshot.data import Row
 from supmer.fewshot.labels import LabelWords
@@ -59,7 +58,11 @@ class Template:
         """Fill the pattern; a special token spelt out in a field is broken up, so that it stays text."""
         slot = "".join(self.masks) if self.masks else FIRST_SENTINEL
         text = self.pattern.replace(f" {SLOT}", "") if self.words.causal else self.pattern.replace(SLOT, slot)
-        return PLACEHOLDER.sub(lambda match: self._plain(fields[match[1]]), text)
+
+        def filled(place: re.Match[str]) -> str:
+            return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", fields[place[1]])
+
+        return PLACEHOLDER.sub(filled, text)
 
     def encode(self, rows: Sequence[Row]) -> list[Example]:
         """Return the examples of rows, truncated where they are too long.
@@ -67,11 +70,17 @@ class Template:
         Raises:
             UserError: the pattern alone is longer than the model's input.
         """
+        masks = self.tokenizer.convert_tokens_to_ids(self.masks) if self.masks is not None else None
         examples: list[Example] = []
         for start in range(0, len(rows), ROWS_AT_ONCE):
             some = rows[start : start + ROWS_AT_ONCE]
             encoded = self.tokenizer([self.render(row.fields) for row in some], add_special_tokens=False, verbose=False)
-            examples += [self._example(row, ids) for row, ids in zip(some, encoded["input_ids"], strict=True)]
+            for row, tokens in zip(some, encoded["input_ids"], strict=True):
+                if len(tokens) > self.max_tokens:
+                    tokens = self._tokens(self.render(self.truncate(row.fields)))
+                ids = np.asarray([*self.words.start.tolist(), *tokens], dtype=np.int32)
+                target = self.words.target(row.label) if masks is None else np.asarray(masks, dtype=np.int32)
+                examples.append(Example(ids, np.full_like(ids, NO_CENTROID), target, row.label))
         return examples
 
     def truncate(self, fields: Mapping[str, str]) -> dict[str, str]:
@@ -79,8 +88,12 @@ class Template:
 
         The fields of `task.truncate` give way first, always the longest of them, then the others.
         """
-        ends = {name: self._token_ends(fields[name]) for name in self.fields}
+        ends: dict[str, list[int]] = {}
+        for name in self.fields:
+            encoded = self.tokenizer(fields[name], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            ends[name] = [end for _, end in encoded["offset_mapping"]]
         kept = {name: len(ends[name]) for name in self.fields}
+        first = [name for name in self.task.truncate if name in kept] or self.fields
         while True:
             cut = {name: fields[name][: ends[name][kept[name] - 1]] if kept[name] else "" for name in self.fields}
             excess = len(self._tokens(self.render(cut))) - self.max_tokens
@@ -91,42 +104,13 @@ class Template:
                     f"tasks.max_length: the pattern of task {self.task.name} alone is longer than the "
                     f"{self.max_tokens} tokens that the prompt leaves"
                 )
-            self._shorten(kept, excess)
-
-    def _example(self, row: Row, ids: list[int]) -> Example:
-        if len(ids) > self.max_tokens:
-            ids = self._tokens(self.render(self.truncate(row.fields)))
-        ids = [*self.words.start.tolist(), *ids]
-        return Example(
-            input_ids=np.asarray(ids, dtype=np.int32),
-            centroid_ids=np.full(len(ids), NO_CENTROID, dtype=np.int32),
-            target_ids=self._target(row.label),
-            label=row.label,
-        )
-
-    def _target(self, label: int) -> TokenIds:
-        if self.masks is None:
-            return self.words.target(label)
-        ids: list[int] = self.tokenizer.convert_tokens_to_ids(self.masks)
-        return np.asarray(ids, dtype=np.int32)
-
-    def _shorten(self, kept: dict[str, int], excess: int) -> None:
-        """Take `excess` tokens (or all there are) from the fields that give way."""
-        first = [name for name in self.task.truncate if name in kept] or self.fields
-        for _ in range(min(excess, sum(kept.values()))):
-            candidates = first if any(kept[name] for name in first) else self.fields
-            kept[max(candidates, key=lambda name: kept[name])] -= 1
-
-    def _token_ends(self, text: str) -> list[int]:
-        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        return [end for _, end in encoding["offset_mapping"]]
+            for _ in range(min(excess, sum(kept.values()))):
+                candidates = first if any(kept[name] for name in first) else self.fields
+                kept[max(candidates, key=lambda name: kept[name])] -= 1
 
     def _tokens(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
-
-    def _plain(self, text: str) -> str:
-        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
 
 def mask_slots(number: int, tokenizer: PreTrainedTokenizerBase, *, causal: bool) -> list[str]:

@@ -99,16 +99,31 @@ def predict_files(config: Config, run: str, cell: str | None, inputs: Sequence[s
     files = _input_files(inputs)
     targets = _targets(files, output)
     parts = storage.absolute(output).rstrip("/") + ".parts"
-    _begin(parts, files, definition, tuned, config.predict.part_rows)
+    what = [asdict(file) for file in files], definition.model_dump_json(), hashlib.sha256(_as_bytes(tuned)).hexdigest()
+    job = hashlib.sha256(json.dumps([*what, config.predict.part_rows]).encode()).hexdigest().encode()
+    mark = storage.join(parts, "job")
+    if storage.exists(mark) and storage.read_bytes(mark) == job:
+        logger.info("going on with what %s holds", parts)
+    else:  # parts of another job
+        storage.delete_folder(parts)
+        storage.write_bytes(mark, job)
     _label(config, files, definition, tuned, parts)
+    words = definition.task.label_words
+    num_rows, unusable, skipped = 0, Counter[str](), Counter[str]()
+    confusion = np.zeros((len(words), len(words)), dtype=np.int64)
     for number, (file, target) in enumerate(zip(files, targets, strict=True)):
         end = json.loads(storage.read_bytes(_end(parts, number)))
         written = (storage.read_bytes(_part(parts, number, part)) for part in range(end["parts"]))
         with storage.open_whole(target) as stream:
             join_parts(file.format, written, stream)
-    outcome = _outcome(parts, len(files), definition.task.label_words)
+        skipped.update({SKIP_REASONS.get(reason, reason): count for reason, count in end["skipped"].items()})
+        for part in range(end["parts"]):
+            summary = Summary(*json.loads(storage.read_bytes(_summary(parts, number, part))))
+            num_rows += summary.num_rows
+            unusable.update(summary.unusable)
+            confusion += np.array(summary.confusion)
     storage.delete_folder(parts)
-    return outcome
+    return Outcome(words, num_rows, dict(unusable), dict(skipped), confusion)
 
 
 def _input_files(inputs: Sequence[str]) -> list[InputFile]:
@@ -127,36 +142,17 @@ def _targets(files: list[InputFile], output: str) -> list[str]:
             raise setting_error("--output", output, f"must be a folder, or of one input file's format, not for {found}")
         targets = [storage.absolute(output)]
     else:
-        targets = [storage.join(storage.absolute(output), _name(file)) for file in files]
+        targets = []
+        for file in files:
+            stem, last = posixpath.splitext(file.name)
+            stem = posixpath.splitext(stem)[0] if last in COMPRESSIONS else stem
+            targets.append(storage.join(storage.absolute(output), stem + FORMATS[file.format]))
     for file, target in zip(files, targets, strict=True):
         if targets.count(target) > 1:
             raise setting_error("--input", file.path, f"another file would be written to {target} too")
         if storage.resolve(target)[1] == file.path:
             raise setting_error("--output", output, f"must not be where the input {file.path} is")
     return targets
-
-
-def _name(file: InputFile) -> str:
-    stem, suffix = posixpath.splitext(file.name)
-    stem = posixpath.splitext(stem)[0] if suffix in COMPRESSIONS else stem
-    return stem + FORMATS[file.format]
-
-
-def _begin(parts: str, files: list[InputFile], definition: PromptDefinition, tuned: Tuned, part_rows: int) -> None:
-    """Keep the parts of an interrupted job only if they are of this one."""
-    of = (
-        [asdict(file) for file in files],
-        definition.model_dump_json(),
-        hashlib.sha256(_as_bytes(tuned)).hexdigest(),
-        part_rows,
-    )
-    job = hashlib.sha256(json.dumps(of).encode()).hexdigest().encode()
-    mark = storage.join(parts, "job")
-    if storage.exists(mark) and storage.read_bytes(mark) == job:
-        logger.info("going on with what %s holds", parts)
-        return
-    storage.delete_folder(parts)
-    storage.write_bytes(mark, job)
 
 
 def _label(config: Config, files: list[InputFile], definition: PromptDefinition, tuned: Tuned, parts: str) -> None:
@@ -239,20 +235,6 @@ class _Labeller:
         storage.write_bytes(_part(self.parts, file, part), written)
         storage.write_bytes(_summary(self.parts, file, part), json.dumps(summary).encode())
         return {"num_rows": np.array([summary.num_rows]), "bytes": np.array([len(rows)])}
-
-
-def _outcome(parts: str, num_files: int, words: list[str]) -> Outcome:
-    num_rows, unusable, skipped = 0, Counter[str](), Counter[str]()
-    confusion = np.zeros((len(words), len(words)), dtype=np.int64)
-    for file in range(num_files):
-        end = json.loads(storage.read_bytes(_end(parts, file)))
-        skipped.update({SKIP_REASONS.get(reason, reason): count for reason, count in end["skipped"].items()})
-        for part in range(end["parts"]):
-            summary = Summary(*json.loads(storage.read_bytes(_summary(parts, file, part))))
-            num_rows += summary.num_rows
-            unusable.update(summary.unusable)
-            confusion += np.array(summary.confusion)
-    return Outcome(words, num_rows, dict(unusable), dict(skipped), confusion)
 
 
 def _part(parts: str, file: int, part: int) -> str:

@@ -66,7 +66,11 @@ def answer_part(predictor: Predictor, file_format: str, part: bytes, *, is_first
         return _parquet(_with_answers(table, answers, predictor.task.label_words)), summary
     named = [{_kept(name): value for name, value in row.items()} for row in rows]
     if file_format == "jsonl":
-        return b"".join(_json_line(row, found) for row, found in zip(named, answers, strict=True)), summary
+        lines = []
+        for row, found in zip(named, answers, strict=True):
+            added = {"error": found.error} if found.error else {"label": found.label, "scores": found.scores}
+            lines.append(json.dumps({**row, **added}, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+        return b"".join(lines), summary
     return _csv(named, answers, with_header=is_first), summary
 
 
@@ -111,11 +115,6 @@ def join_parts(file_format: str, parts: Iterable[bytes], target: Any) -> None:
 
 def _kept(name: str) -> str:
     return f"given_{name}" if name in ANSWERS else name
-
-
-def _json_line(row: dict[str, Any], found: Answer) -> bytes:
-    added = {"error": found.error} if found.error else {"label": found.label, "scores": found.scores}
-    return json.dumps({**row, **added}, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
 
 
 def _csv(rows: list[dict[str, str]], answers: list[Answer], *, with_header: bool) -> bytes:

@@ -90,19 +90,20 @@ class FrozenBackbone:
 
     def scores(self, rows: Sequence[tuple[str, Row]]) -> list[Scores]:
         """Return the scores of its task's label words [C] for each of N rows, which are named by the task's name."""
-        encoded = self._encode(rows)
         scores: list[Scores] = [np.empty(0, dtype=np.float32)] * len(rows)
         prompted: dict[str, PromptedTask] = {}
+        encoded: dict[int, Example] = {}
         for name in dict.fromkeys(name for name, _ in rows):
-            tuned, _ = self.tasks[name]
+            tuned, template = self.tasks[name]
+            own = [index for index, (of_row, _) in enumerate(rows) if of_row == name]
+            examples = template.encode([rows[index][1] for index in own])
             if isinstance(tuned, PromptedTask):
                 prompted[name] = tuned
+                encoded.update(zip(own, examples, strict=True))
                 continue
-            own = [index for index, (of_row, _) in enumerate(rows) if of_row == name]
-            for index, found in zip(own, tuned([encoded[index] for index in own]), strict=True):
+            for index, found in zip(own, tuned(examples), strict=True):
                 scores[index] = found
-        together = [index for index, (name, _) in enumerate(rows) if name in prompted]
-        if together:
+        if together := sorted(encoded):
             number = {name: index for index, name in enumerate(prompted)}
             found_scores = score_rows(
                 self.model,
@@ -114,15 +115,6 @@ class FrozenBackbone:
             for index, found in zip(together, found_scores, strict=True):
                 scores[index] = found
         return scores
-
-    def _encode(self, rows: Sequence[tuple[str, Row]]) -> list[Example]:
-        """Encode the rows of each task together."""
-        encoded: dict[int, Example] = {}
-        for name in dict.fromkeys(name for name, _ in rows):
-            indices = [index for index, (of_row, _) in enumerate(rows) if of_row == name]
-            examples = self.tasks[name][1].encode([rows[index][1] for index in indices])
-            encoded.update(zip(indices, examples, strict=True))
-        return [encoded[index] for index in range(len(rows))]
 
 
 class Predictor:
@@ -173,7 +165,13 @@ class Predictor:
         Raises:
             UserError: a row (named by its index) lacks a field, or holds one that is no text or empty.
         """
-        return self.label([self._read(index, row) for index, row in enumerate(rows)])
+        read = []
+        for index, row in enumerate(rows):
+            try:
+                read.append(read_row(self.task, row))
+            except UnusableRowError as error:
+                raise UserError(f"row {index}: {error}") from error
+        return self.label(read)
 
     def label(self, rows: Sequence[Row]) -> Predictions:
         """Label rows that have been read."""
@@ -185,12 +183,6 @@ class Predictor:
         """Return what probabilities are made of by softmax, the score of each label word [N, C], as in `details.json`."""
         found = self.backbone.scores([(self.task.name, row) for row in rows])
         return np.stack(found) if found else np.empty((0, len(self.task.label_words)), dtype=np.float32)
-
-    def _read(self, index: int, row: Mapping[str, Any]) -> Row:
-        try:
-            return read_row(self.task, row)
-        except UnusableRowError as error:
-            raise UserError(f"row {index}: {error}") from error
 
 
 def probabilities(scores: Scores) -> npt.NDArray[np.float32]:

@@ -36,10 +36,12 @@ def read_row(task: Task, record: Mapping[str, Any]) -> Row:
     """
     fields = {}
     for name in task.fields:
-        columns = [column for column in (name, *_named(task, name)) if _has_column(record, column)]
-        if not columns:
+        named = [source.columns[name] for source in (task.folder, task.hub) if source and name in source.columns]
+        # A column may be a path of names.
+        found = [column for column in (name, *named) if column in record or column_of(record, column) is not None]
+        if not found:
             raise UnusableRowError(name, "is missing")
-        value = column_of(record, columns[0])
+        value = column_of(record, found[0])
         if not isinstance(value, str):
             raise UnusableRowError(name, f"must be text, not {type(value).__name__}")
         fields[name] = " ".join(value.split())
@@ -59,13 +61,3 @@ def read_class(task: Task, record: Mapping[str, Any]) -> int | None:
             if isinstance(value, bool | int | float | str) and label_text(value) in names:
                 return names.index(str(label_text(value)))
     return None
-
-
-def _has_column(record: Mapping[str, Any], column: str) -> bool:
-    """Return whether a record has a column, which may be a path of names."""
-    return column in record or column_of(record, column) is not None
-
-
-def _named(task: Task, field: str) -> list[str]:
-    """Return the columns that the task file names for a field."""
-    return [source.columns[field] for source in (task.folder, task.hub) if source and field in source.columns]
