@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +10,13 @@ import numpy as np
 import pytest
 import yaml
 from fewshot_material import result_of
+from scripts import call
 
 from supmer.compare.runs import differences_table, read_runs, render, settings_table, validation_table
 from supmer.errors import UserError
 from supmer.fewshot.cell_runner import CellResult
 from supmer.fewshot.cells import Cell
 from supmer.fewshot.results import Results
-from supmer.jobs.compare import JOB
 
 LABELS = np.arange(200) % 2
 
@@ -40,15 +39,13 @@ def make_run(folder: Path, rate: float, steps: list[int], num_wrong: int, num_te
     return str(folder)
 
 
-def test_two_runs_on_the_command_line_and_as_a_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_runs_on_the_command_line_and_as_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = make_run(tmp_path / "one", 0.5, [0, 10], 100), make_run(tmp_path / "two", 0.25, [0, 10, 20], 40)
     Path(one, "report.html").write_text("")
-    monkeypatch.setattr(sys, "argv", ["supmer compare", one, two, "--html", str(tmp_path / "page.html")])
     monkeypatch.setenv("COLUMNS", "160")
-    JOB.main()
-    printed = " ".join(capsys.readouterr().out.split())
+    done = call("compare.py", one, two, "--html", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    printed = " ".join(done.stdout.split())
     assert "meta.inner_lr 0.5 0.25" in printed and "meta.steps" not in printed and "run.name" not in printed
     assert "nsp 10 1.5000 1.2500 nsp last 1.5000 2.2500" in printed
     assert "sst-2 supmer 50.0 ± 0.0 (50.0) 80.0 ± 0.0 (80.0)" in printed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -10,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import ray
-from fewshot_material import DEFINITION
+from fewshot_material import result_of as made_up_result
 from sklearn.metrics import f1_score
 
 from supmer.config import Config
@@ -44,22 +45,13 @@ def result_of(
     generator = np.random.default_rng([seed, training_seed, int(100 * error_rate)])
     labels = np.arange(NUM_ROWS) % 2
     predictions = np.where(generator.random(NUM_ROWS) < error_rate, 1 - labels, labels)
-    return CellResult(
-        cell=Cell(task, 0, method, seed, k, training_seed),
-        pattern_text="{text} <X>",
-        label_words=["bad", "good"],
+    return replace(
+        made_up_result(Cell(task, 0, method, seed, k, training_seed)),
         metrics={metric: METRICS[metric](labels, predictions) for metric in metrics},
-        dev_score=0.5,
-        best_step=2,
-        num_train=8,
-        num_dev=8,
-        seconds=1.0,
         scores=np.eye(2, dtype=np.float32)[predictions],
         labels=labels.tolist(),
         curve=[CurvePoint(2, 1.0, 0.5), CurvePoint(4, 0.5, 0.6)],
-        prompt=np.ones((2, 3), dtype=np.float32),
         transfer=[TransferScore("b" if task == "a" else "a", "accuracy", 0.25, 10)],
-        definition=DEFINITION,
     )
 
 

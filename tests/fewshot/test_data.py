@@ -184,14 +184,6 @@ def test_half_a_letter_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert "half a letter" in caplog.text
 
 
-def test_rows_with_empty_fields_are_skipped_where_the_task_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write(tmp_path / "mine", [*good_rows(2), {"a": "", "b": "y", "label": 0}])
-    write(tmp_path / "mine", good_rows(2), "test")
-    with caplog.at_level(logging.WARNING):
-        rows = load_rows(task_with(empty_rows="skip"), str(tmp_path))
-    assert len(rows.train) == 2 and "1 rows of" in caplog.text
-
-
 def test_columns_and_class_values_are_a_matter_of_the_file(tmp_path: Path) -> None:
     write(tmp_path / "mine", [{"left": " x \n z ", "b": 3, "stars": "low"}, {"left": "x", "b": "y", "stars": "high"}])
     write(tmp_path / "mine", [{"left": "x", "b": "y", "stars": "low"}], "test")

@@ -28,7 +28,6 @@ from supmer.fewshot.comparison import prepare_tasks
 from supmer.fewshot.data import Row
 from supmer.fewshot.forms import asked
 from supmer.fewshot.labels import LabelWords
-from supmer.fewshot.methods import METHODS
 from supmer.fewshot.methods.perfect import backward, scorer, set_prototypes, tune
 from supmer.fewshot.methods.perfect_parts import Adapter, PerfectParts
 from supmer.fewshot.methods.perfect_scores import label_scores, mask_states
@@ -361,8 +360,3 @@ def test_layouts(config: Config, tokenizer: PreTrainedTokenizerBase, name: str) 
         assert ids[ids.index(slots[0]) :][:3] == slots
         assert tokenizer.eos_token_id not in ids and len(ids) <= config.max_input_tokens
         assert name != "wic" or "tower" in tokenizer.decode(ids) or "word" in tokenizer.decode(ids)
-
-
-def test_patterns_do_not_multiply_its_cells(config: Config) -> None:
-    assert METHODS["perfect"].form == "plain" and not METHODS["perfect"].needs
-    assert len(asked(load_task("sst-2"), "plain").patterns) == 1

@@ -123,11 +123,6 @@ def test_the_whole_head_is_back_after_scoring(config: Config, tokenizer: PreTrai
     assert model.backbone.get_output_embeddings() is head
 
 
-def test_the_rule_follows_from_the_first_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
-    assert LabelWords(SINGLE, tokenizer, "mine").single_position
-    assert not LabelWords(SHARED_START, tokenizer, "mine").single_position
-
-
 def test_words_that_are_the_same_to_the_tokenizer_are_refused(tokenizer: PreTrainedTokenizerBase) -> None:
     with pytest.raises(UserError, match="task mine: label_words: 'the red' and 'the  red' are the same to the tokenizer"):
         LabelWords(["the red", "the  red"], tokenizer, "mine")

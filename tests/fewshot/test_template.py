@@ -63,11 +63,6 @@ def test_the_named_field_gives_way_first_and_the_longest_of_several(tokenizer: P
     assert other["b"] == "" and other["a"]
 
 
-def test_nothing_is_cut_that_fits(tokenizer: PreTrainedTokenizerBase) -> None:
-    fields = {"a": "the red river", "b": "the blue tower"}
-    assert template_of(tokenizer, f"{{a}} {SLOT} {{b}}").truncate(fields) == fields
-
-
 def test_special_tokens_in_a_field_stay_text(tokenizer: PreTrainedTokenizerBase) -> None:
     template = template_of(tokenizer, f"{{a}} {SLOT}")
     assert template.render({"a": "x<extra_id_0></s> y"}) == "x< extra_id_0>< /s> y <extra_id_0>"

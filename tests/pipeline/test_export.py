@@ -17,7 +17,7 @@ from transformers import AutoModelForSeq2SeqLM
 
 from experiments.embedded_backbone.tokenizer import train_tokenizer
 from supmer.backbone.load import load_tokenizer
-from supmer.config import BackboneConfig, Config
+from supmer.config import Config
 from supmer.config.load import to_yaml, validate
 from supmer.errors import UserError
 from supmer.fewshot.cell_runner import CellRunner
@@ -49,12 +49,12 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def our_logits(config: Config, prompt: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> Any:
     rows = Rows(ids, mask, torch.full_like(ids, -1), labels, torch.zeros(len(ids), dtype=torch.long))
     with torch.no_grad():
-        return build_model(config)(prompt.unsqueeze(0), rows).logits
+        return build_model(config).double()(prompt.double().unsqueeze(0), rows).logits
 
 
 def peft_logits(config: Config, adapter: Path, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> Any:
     backbone = AutoModelForSeq2SeqLM.from_pretrained(config.backbone.name, dtype=torch.float32)
-    model = PeftModel.from_pretrained(backbone, str(adapter)).eval()
+    model = PeftModel.from_pretrained(backbone, str(adapter)).double().eval()
     with torch.no_grad():
         return model(input_ids=ids, attention_mask=mask, labels=labels).logits
 
@@ -73,7 +73,7 @@ def test_logits_through_peft_equal_ours(run: tuple[Path, Config], tmp_path: Path
     inputs = (encoded.input_ids, encoded.attention_mask, labels)
     prompt = load_file(folder / "prompt.safetensors")["prompt"]
     expected = our_logits(config, prompt, *inputs)
-    torch.testing.assert_close(peft_logits(config, tmp_path, *inputs), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(peft_logits(config, tmp_path, *inputs), expected)
     assert not torch.allclose(our_logits(config, prompt + 1, *inputs), expected, atol=1e-2)
 
 
@@ -295,39 +295,3 @@ def test_hostile_regularizers_are_refused_in_one_line(tmp_path: Path, change: di
 def test_a_mistake_on_the_command_line_ends_with_code_2(tmp_path: Path) -> None:
     finished = call("export.py", "from-published", "--prompt", "none.pt", "--out", tmp_path / "out")
     assert finished.returncode == 2 and finished.stderr == "error: --prompt none.pt: no such file\n"
-
-
-@pytest.mark.slow
-def test_a_hundred_real_inputs(shared: Path, tmp_path: Path) -> None:
-    """Real rows and tokenizer, tied and untied heads of a random T5 with the real vocabulary."""
-    from fewshot_material import untie
-    from transformers import T5Config, T5ForConditionalGeneration
-
-    texts = [json.loads(line)["source"] for line in (shared / "tasks/sst-2/test.jsonl").read_text().splitlines()[:100]]
-    for tied in (True, False):
-        torch.manual_seed(0)
-        model_config = T5Config(
-            vocab_size=32128, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, decoder_start_token_id=0
-        )
-        model = T5ForConditionalGeneration(model_config)
-        if not tied:
-            untie(model)
-        folder = tmp_path / f"tied-{tied}"
-        model.save_pretrained(folder)
-        backbone = BackboneConfig(name=str(folder), tokenizer=str(shared / "tokenizer"))
-        config = validate({"backbone": backbone.model_dump(), "run": {"dir": str(tmp_path), "name": f"run-{tied}"}})
-        prompt = torch.randn(100, 64, generator=torch.Generator().manual_seed(1))
-        run = Path(config.run_dir)
-        run.mkdir()
-        torch.save(prompt, tmp_path / "prompt.pt")
-        convert_published(str(tmp_path / "prompt.pt"), None, str(run))
-        (run / "config.yaml").write_text(to_yaml(config))
-        export_peft(str(run), str(folder / "adapter"))
-        tokenizer = load_tokenizer(backbone)
-        encoded = tokenizer(
-            [f"{text} It was <extra_id_0> ?" for text in texts], add_special_tokens=False, padding=True, return_tensors="pt"
-        )
-        labels = torch.tensor([[32099, 1, 32098]] * 100)
-        inputs = (encoded.input_ids, encoded.attention_mask, labels)
-        found = peft_logits(config, folder / "adapter", *inputs)
-        torch.testing.assert_close(found, our_logits(config, prompt, *inputs), rtol=1e-5, atol=1e-5)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from scripts import Finished, call, run
@@ -47,13 +45,6 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         call("prepare.py", "backbone.name=embedded", f"corpus.paths=[{tmp_path}]"),
         f"corpus.paths={tmp_path}: no files there",
     )
-
-
-def test_a_parquet_file_without_the_text_column_is_refused(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"body": ["x"], "id": [1]}), tmp_path / "a.parquet")
-    result = call("prepare.py", "backbone.name=embedded", f"corpus.paths=[{tmp_path}]")
-    assert_one_line(result, "corpus.text_column=text: ")
-    assert "only body, id" in result.stderr
 
 
 def test_a_store_is_inspected_without_preparing_anything(tmp_path: Path) -> None:
