@@ -43,7 +43,7 @@ def row_flops(shape: Shape, positions: int, one: Pass) -> float:
     """Return the FLOPs of one row of S positions, forward and backward.
 
     A position costs 2 FLOPs for each weight of a block, and 4iS of self-attention (the half that a causal mask leaves out is
-    computed, because rows are padded); the label costs 2dV in the head.
+    counted too); the label costs 2dV in the head.
     """
     encoded = positions * (1 + one.mixed) * shape.config.num_hidden_layers
     products = 2 * _block(shape).matrices * encoded
@@ -79,12 +79,14 @@ def kept_bytes(shape: Shape, positions: int, one: Pass) -> int:
 def _block_bytes(shape: Shape, positions: int, one: Pass) -> int:
     """Return what one block keeps of one row.
 
-    Attention keeps q, k, v and its output, keys and values repeated for all heads, a number a head, and its mask [S, S]; a
-    gated feed-forward layer three tensors of width f, one without a gate; each of two norms its input in float32.
+    Attention keeps q, its output, k and v of the heads that have their own, and a number a head; a gated feed-forward layer
+    three tensors of width f, one without a gate; each of two norms its input in float32.
     """
     inner, width = _attention_width(shape), _feed_forward_width(shape)
     feed_forward = (3 if _block(shape).is_gated else 1) * width * one.element
-    attention = (4 * inner + positions) * one.element + 4 * shape.config.num_attention_heads
+    heads = shape.config.num_attention_heads
+    own = (getattr(shape.config, "num_key_value_heads", None) or heads) / heads
+    attention = 2 * (1 + own) * inner * one.element + 4 * heads
     return int(positions * (feed_forward + attention + 2 * 4 * shape.config.hidden_size))
 
 
