@@ -22,9 +22,9 @@ def masked(scores: Tensor, mask: Tensor | None) -> Tensor:
     return scores + mask
 
 
-def whole_mask(rows: int, positions: int, device: torch.device) -> Tensor:
-    """Return a mask [B, S] that hides nothing: one element, repeated by strides of 0."""
-    return torch.ones((), dtype=torch.bool, device=device).expand(rows, positions)
+def whole_mask(like: Tensor) -> Tensor:
+    """Return a mask that hides nothing, of the shape and device of `like` [B, S]: one element, repeated by strides of 0."""
+    return torch.ones((), dtype=torch.bool, device=like.device).expand(like.shape)
 
 
 def use_attention_that_does_not_wait(backbone: PreTrainedModel) -> None:
@@ -42,4 +42,5 @@ def _causal_mask(*sizes: int, attention_mask: Tensor | None = None, **options: A
     """Return transformers' mask [B, 1, S, S]; None where rows may look at all positions up to their own."""
     if attention_mask is not None and not any(attention_mask.stride()):
         attention_mask = None
-    return AttentionMaskInterface()[FUSED](*sizes, attention_mask=attention_mask, **options)
+    mask: Tensor | None = AttentionMaskInterface()[FUSED](*sizes, attention_mask=attention_mask, **options)
+    return mask

@@ -58,7 +58,7 @@ class PromptedCausal(PromptedModel):
         places = {} if prompt_mask is None else {"position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
         # Pooling over all positions also averages states of the padding, which the mask makes what they are.
         needs_mask = prompt_mask is not None or self.pooling == "all"
-        seen = mask if needs_mask else whole_mask(*mask.shape, mask.device)
+        seen = mask if needs_mask else whole_mask(mask)
         hidden = self.backbone.base_model(inputs_embeds=inputs, attention_mask=seen, **places).last_hidden_state
         positions = torch.arange(rows.labels.shape[1], device=mask.device)
         answer = prompt_length + rows.attention_mask.sum(dim=1, keepdim=True) - 1 + positions

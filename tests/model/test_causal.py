@@ -143,7 +143,7 @@ def test_rows_without_a_window_need_no_mask() -> None:
     PromptedCausal(tiny_backbone("llama"))
     mask_of = AttentionMaskInterface()[NOT_WAITING]
     sizes = {"batch_size": 2, "q_length": 5, "kv_length": 5}
-    assert mask_of(**sizes, attention_mask=whole_mask(2, 5, torch.device("cpu"))) is None
+    assert mask_of(**sizes, attention_mask=whole_mask(torch.empty(2, 5))) is None
     padded = torch.arange(5) < torch.tensor([[5], [3]])
     assert torch.equal(mask_of(**sizes, attention_mask=padded), torch.ones(5, 5).tril().bool() & padded[:, None, None])
 

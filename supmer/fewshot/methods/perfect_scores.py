@@ -31,7 +31,7 @@ def mask_states(model: PromptedModel, rows: Rows, states: str) -> Tensor:
     backbone = model.backbone
     if not backbone.config.is_encoder_decoder:
         last = rows.attention_mask.sum(dim=1) - 1
-        output = backbone.base_model(input_ids=rows.input_ids, attention_mask=whole_mask(*rows.input_ids.shape, last.device))
+        output = backbone.base_model(input_ids=rows.input_ids, attention_mask=whole_mask(rows.input_ids))
         return at_least_float32(output.last_hidden_state[torch.arange(len(last), device=last.device), last]).unsqueeze(1)
     assert isinstance(model, PromptedSeq2Seq)
     encoder, decoder, mask = (
