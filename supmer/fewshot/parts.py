@@ -51,7 +51,6 @@ def method_of(parts: Parts, rate: float) -> Method:
 
     def tune(context: Context, rows: FewShotRows) -> Tuned:
         settings, prompt = context.config.fewshot, _no_prompt(context)
-        best: dict[str, Tensor] = {}
         with parts.insert(context.model, parts.size(settings), rows.seed) as trained:
             descent = Descent([(trained.values(), settings.learning_rate)], settings)
 
@@ -61,13 +60,10 @@ def method_of(parts: Parts, rate: float) -> Method:
                 descent.step()
                 return loss
 
-            def keep() -> None:
-                best.update({name: tensor.detach().clone() for name, tensor in trained.items()})
-
             def dev_score() -> float:
                 return evaluate_rows(context, context.model, prompt, rows)
 
-            curve = keep_best(settings, rows, step, dev_score, keep)
+            curve, best = keep_best(settings, rows, step, dev_score, lambda: trained)
         descent.report_skipped()
         chosen = best_point(curve)
         return Tuned(context.model, prompt, chosen.step, chosen.dev_score, curve, best)

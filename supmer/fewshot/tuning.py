@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -144,7 +144,6 @@ def tune_prompt(
     """
     prompt = start.detach().clone().to(context.device).requires_grad_()
     descent = Descent([([prompt], context.config.fewshot.learning_rate)], context.config.fewshot)
-    best = prompt.detach().clone()
 
     def step(batch: list[Example]) -> Tensor:
         raw = prompt_gradient(context, prompt, batch, rows.weights_of(batch))
@@ -152,18 +151,15 @@ def tune_prompt(
         descent.step()
         return raw.loss
 
-    def keep() -> None:
-        best.copy_(prompt.detach())
-
     def dev_score() -> float:
         if context.at_evaluation is not None:
             context.at_evaluation(prompt.detach().clone())
         return evaluate_rows(context, context.model, prompt.detach(), rows)
 
-    curve = keep_best(context.config.fewshot, rows, step, dev_score, keep)
+    curve, best = keep_best(context.config.fewshot, rows, step, dev_score, lambda: {"prompt": prompt})
     descent.report_skipped()
     chosen = best_point(curve)
-    return Tuned(context.model, best, chosen.step, chosen.dev_score, curve)
+    return Tuned(context.model, best["prompt"], chosen.step, chosen.dev_score, curve)
 
 
 def prompt_gradient(context: Context, prompt: Tensor, batch: Sequence[Example], weights: Sequence[float]) -> PromptGradient:
@@ -209,15 +205,16 @@ def keep_best(
     rows: FewShotRows,
     step: Callable[[list[Example]], Tensor],
     dev_score: Callable[[], float],
-    keep: Callable[[], None],
-) -> list[CurvePoint]:
-    """Run the steps, evaluate every so many of them (and after the last), and call `keep` at each new best.
+    trained: Callable[[], Mapping[str, Tensor]],
+) -> tuple[list[CurvePoint], dict[str, Tensor]]:
+    """Run the steps, evaluate every so many of them (and after the last); return the curve, and copies of the best state.
 
     A step returns its loss [], which is read at the next evaluation: until then nobody waits for a GPU. With `patience`,
     tuning ends after so many evaluations in a row that were not better.
     """
     torch.manual_seed(rows.seed)  # dropout
     curve: list[CurvePoint] = []
+    best: dict[str, Tensor] = {}
     losses: list[Tensor] = []
     batches = _batches(rows, settings.batch_size)
     for number in range(1, settings.steps + 1):
@@ -228,10 +225,10 @@ def keep_best(
         losses.clear()
         curve.append(point)
         if best_point(curve) is point:
-            keep()
+            best = {name: tensor.detach().clone() for name, tensor in trained().items()}
         elif settings.patience and len(curve) - curve.index(best_point(curve)) > settings.patience:
             break
-    return curve
+    return curve, best
 
 
 def best_point(curve: Sequence[CurvePoint]) -> CurvePoint:

@@ -18,10 +18,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from supmer.backbone.kinds import block_names
-from supmer.planning.shapes import Pass, Shape, Weights
+from supmer.planning.shapes import FUSED_BACKWARD, Pass, Shape, Weights
 
-FUSED_BACKWARD = 2.5
-"""Fused attention computes 2 matrix products forward and 5 backward, the scores again among them (arXiv 2205.14135)."""
 TARGETS = 1
 """Positions at which a row's label is scored."""
 
@@ -35,8 +33,7 @@ class _Block(NamedTuple):
 
 def count_weights(shape: Shape) -> Weights:
     """Count parameters by block; the rest is the root: embeddings, head and last norm."""
-    weights, _ = _read(json.dumps(shape.config.to_dict(), default=str))
-    return weights
+    return _read(shape.config.to_json_string(use_diff=False))[0]
 
 
 def row_flops(shape: Shape, positions: int, one: Pass) -> float:
@@ -101,8 +98,7 @@ def _feed_forward_width(shape: Shape) -> int:
 
 
 def _block(shape: Shape) -> _Block:
-    _, block = _read(json.dumps(shape.config.to_dict(), default=str))
-    return block
+    return _read(shape.config.to_json_string(use_diff=False))[1]
 
 
 @lru_cache(maxsize=8)

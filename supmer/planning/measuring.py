@@ -20,11 +20,10 @@ from supmer.meta.group import Group
 from supmer.meta.learner import Learner, build_learner
 from supmer.model.build import wrap
 from supmer.model.prompted import initial_prompt
+from supmer.planning import causal, t5
 from supmer.planning.shapes import resolve_shape
 from supmer.tasks.episode import NO_CENTROID, Episode, Example
 
-TARGET_TOKENS = {True: 3, False: 1}
-"""Tokens of a label, by whether the backbone is an encoder-decoder: `<X> label <Y>`, or the label."""
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 """Parameters of glibc's mallopt."""
 CPU_ATTENTION: dict[Any, Callable[..., Any]] = {
@@ -104,7 +103,7 @@ def longest_episodes(config: Config) -> list[Episode]:
     """Make a meta-batch of random rows of the greatest length."""
     rng, tasks = np.random.default_rng(0), config.tasks
     length = tasks.max_length - config.prompt.length
-    num_targets = TARGET_TOKENS[resolve_shape(config.backbone).config.is_encoder_decoder]
+    num_targets = (t5 if resolve_shape(config.backbone).config.is_encoder_decoder else causal).TARGETS
 
     def rows(count: int) -> tuple[Example, ...]:
         tokens = [rng.integers(5, 255, length + num_targets).astype(np.int32) for _ in range(count)]

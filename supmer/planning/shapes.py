@@ -27,6 +27,9 @@ KNOWN = {f"google-t5/t5-{size}": sizes for size, sizes in _V1.items()} | {
 }
 """Hub models whose shape is written down here; from T5 1.1 on with gated feed-forward layers and an own head."""
 
+FUSED_BACKWARD = 2.5
+"""Fused attention computes 2 matrix products forward and 5 backward, the scores again among them (arXiv 2205.14135)."""
+
 
 class Shape(NamedTuple):
     """A backbone's name, where its shape was read, transformers' configuration, and whether its head has own weights."""

@@ -12,12 +12,10 @@ row with its prompt, D decoder positions. Sources: Raffel et al. 2020 (arXiv 191
 
 from __future__ import annotations
 
-from supmer.planning.shapes import Pass, Shape, Weights
+from supmer.planning.shapes import FUSED_BACKWARD, Pass, Shape, Weights
 
 TARGETS, MIXED_TARGETS = 3, 2
 """Decoder positions of a row: a target is `<X> label <Y>`, of which the outer loss of mixed rows looks at two."""
-FUSED_BACKWARD = 2.5
-"""Fused attention computes 2 matrix products forward and 5 backward, the scores again among them (arXiv 2205.14135)."""
 
 
 def count_weights(shape: Shape) -> Weights:

@@ -90,5 +90,5 @@ def test_patience_counts_evaluations_that_are_not_better(patience: int | None, e
     given = iter(scores)
     rows = FewShotRows(None, [None] * 4, [], ["accuracy"], seed=0)  # type: ignore[arg-type, list-item]
     settings = FewshotConfig(steps=12, eval_every=2, batch_size=2, patience=patience)
-    curve = keep_best(settings, rows, lambda batch: torch.ones(()), lambda: next(given), lambda: None)
+    curve, _ = keep_best(settings, rows, lambda batch: torch.ones(()), lambda: next(given), dict)
     assert len(curve) == evaluated

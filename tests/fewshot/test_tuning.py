@@ -185,15 +185,19 @@ def test_the_best_prompt_is_kept_not_the_last(rows: FewShotRows) -> None:
     kept: list[int] = []
     seen: list[int] = []
 
+    def trained() -> dict[str, Tensor]:
+        kept.append(len(seen))
+        return {"steps": torch.tensor(len(seen))}
+
     def step(batch: list[object]) -> Tensor:
         seen.append(len(batch))
         return torch.ones(())
 
     settings = FewshotConfig(steps=7, eval_every=2, batch_size=5)
-    curve = keep_best(settings, rows, step, lambda: next(scores), lambda: kept.append(len(seen)))  # type: ignore[arg-type]
+    curve, best = keep_best(settings, rows, step, lambda: next(scores), trained)  # type: ignore[arg-type]
     assert kept == [2, 4]
     assert seen == [5] * 7
-    assert best_point(curve) == CurvePoint(4, 1.0, 0.8)
+    assert (best_point(curve), best["steps"]) == (CurvePoint(4, 1.0, 0.8), 4)
 
 
 def test_the_cap_keeps_all_classes_of_a_sorted_file() -> None:

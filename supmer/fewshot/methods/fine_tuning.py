@@ -25,7 +25,6 @@ def tune(context: Context, rows: FewShotRows) -> Tuned:
     model = copy.deepcopy(context.model).float().requires_grad_(True)
     prompt = torch.empty(0, model.width, device=context.device)
     descent = Descent([(model.parameters(), context.config.fewshot.fine_tuning_rate)], context.config.fewshot)
-    best: dict[str, torch.Tensor] = {}
 
     def step(batch: list[Example]) -> torch.Tensor:
         descent.zero_grad()
@@ -33,13 +32,10 @@ def tune(context: Context, rows: FewShotRows) -> Tuned:
         descent.step()
         return loss
 
-    def keep() -> None:
-        best.update({name: tensor.detach().clone() for name, tensor in model.state_dict().items()})
-
     def dev_score() -> float:
         return evaluate_rows(context, model, prompt, rows)
 
-    curve = keep_best(context.config.fewshot, rows, step, dev_score, keep)
+    curve, best = keep_best(context.config.fewshot, rows, step, dev_score, model.state_dict)
     descent.report_skipped()
     model.load_state_dict(best)
     chosen = best_point(curve)

@@ -32,7 +32,6 @@ def tune(context: Context, rows: FewShotRows) -> Tuned:
     parts = PerfectParts(context.model, len(rows.words.tokens), settings.perfect, rows.seed)
     others = [parameter for name, parameter in parts.named_parameters() if name != "labels"]
     descent = Descent([(others, settings.perfect.rate), ([parts.labels], settings.perfect.label_rate)], settings)
-    best: dict[str, Tensor] = {}
 
     def step(batch: list[Example]) -> Tensor:
         context.model.train()
@@ -41,15 +40,12 @@ def tune(context: Context, rows: FewShotRows) -> Tuned:
         descent.step()
         return loss
 
-    def keep() -> None:
-        best.update({name: tensor.detach().clone() for name, tensor in parts.state_dict().items()})
-
     def dev_score() -> float:
         set_prototypes(context, parts, rows.train)
         return mean_metric(score_rows(context, parts, rows.dev), rows.dev, rows.metrics)
 
     with parts.inserted(context.model):
-        curve = keep_best(settings, rows, step, dev_score, keep)
+        curve, best = keep_best(settings, rows, step, dev_score, parts.state_dict)
     descent.report_skipped()
     chosen = best_point(curve)
     prompt = torch.empty(0, context.model.width, device=context.device)
