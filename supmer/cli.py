@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import select
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_NO_READER = 141
+"""As a shell says of a process that SIGPIPE has ended."""
 
 
 class JobParser(argparse.ArgumentParser):
@@ -114,18 +117,36 @@ def run_job(job: Run, parser: argparse.ArgumentParser) -> NoReturn:
 
 @contextmanager
 def users_mistakes_in_one_line() -> Iterator[None]:
-    """End the process with one line and exit code 2 at a user's mistake in the block, with 130 at Ctrl-C."""
+    """End the process with one line and exit code 2 at a user's mistake in the block, with 130 at Ctrl-C.
+
+    Where the reader of the output has gone, as `head` does, the process ends without a word.
+    """
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        if _has_reader():  # so it was another pipe
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where what is still buffered goes at the end
+        sys.exit(EXIT_NO_READER)
     except Exception as error:
         line = _line_for_user(error)
         if line is None:
             raise
         sys.stderr.write(f"error: {redact(line)}\n")
         sys.exit(EXIT_USER_ERROR)
+
+
+def _has_reader() -> bool:
+    """Return whether somebody still reads stdout."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors are told of without being asked for
+    return not poll.poll(0)
 
 
 def _line_for_user(error: Exception) -> str | None:

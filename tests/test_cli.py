@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from supmer.cli import job_parser, run_job
 from supmer.config import Config
 from supmer.config.load import load_config, to_yaml, validate
 from supmer.errors import UserError
+
+SHORT_OUTPUT = "from supmer import cli\nwith cli.users_mistakes_in_one_line(): print('short')"
 
 MISTAKES = {
     "tasks.num_suport=3": "tasks.num_suport: unknown setting; did you mean tasks.num_support",
@@ -156,3 +160,14 @@ def test_interrupt_ends_without_traceback(monkeypatch: pytest.MonkeyPatch, capsy
     with pytest.raises(SystemExit) as ended:
         run_job(interrupted, job_parser("a job"))
     assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("script", ["from supmer.jobs.command import main\nmain()", SHORT_OUTPUT], ids=["long", "short"])
+def test_output_that_nobody_reads_ends_without_a_word(script: str) -> None:
+    """As with `supmer config schema | head`: printing fails, or only writing what was buffered, at the end."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", f"import sys\nsys.argv = ['supmer', 'config', 'schema']\n{script}"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
