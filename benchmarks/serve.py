@@ -53,6 +53,8 @@ TEXTS = [
     "superb acting",
 ]
 TOLERANCE = 1e-5
+UNDER_LOAD, WITHOUT_LOAD = 20, 200
+"""Tasks that are added: while clients ask, which must lose no request, and then, to measure the memory of a task."""
 
 
 @dataclass
@@ -208,7 +210,7 @@ def timed(endpoint: Endpoint, bodies: list[bytes], expected: list[list[float]], 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Compare batches with batches of one; add a task under load; measure the memory of further tasks."""
-    runs = make_runs(folder, arguments.tasks + 20)
+    runs = make_runs(folder, arguments.tasks + UNDER_LOAD + WITHOUT_LOAD)
     more, runs = runs[arguments.tasks :], runs[: arguments.tasks]
     bodies = make_requests(runs, 400)
     rates, report = {}, {}
@@ -235,21 +237,28 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def _added(
     endpoint: Endpoint, more: list[Path], bodies: list[bytes], expected: list[list[float]], arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """Add tasks under load, and count what was lost and the memory that they take."""
+    """Add tasks under load, and count what was lost; then others without load, and measure the memory that they take."""
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+
+    def add(runs: list[Path]) -> set[int]:
+        return {endpoint.status("POST", "/tasks", json.dumps({"run": str(run)}).encode(), **headers) for run in runs}
+
     stop, counted = threading.Event(), []
     thread = threading.Thread(target=lambda: counted.append(load(endpoint, bodies, expected, arguments.clients, stop)))
-    before = endpoint.replica().memory_info().rss
     thread.start()
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    added = [endpoint.status("POST", "/tasks", json.dumps({"run": str(run)}).encode(), **headers) for run in more]
+    statuses = add(more[:UNDER_LOAD])
     stop.set()
     thread.join()
-    grown = endpoint.replica().memory_info().rss - before
+    before = endpoint.replica().memory_info().rss
+    statuses |= add(more[UNDER_LOAD:])
+    grown = (endpoint.replica().memory_info().rss - before) / WITHOUT_LOAD
     sizes = sum((run / PROMPT_FILE).stat().st_size for run in more) / len(more)
     [during] = counted
-    print(f"{len(more)} tasks added under load: {set(added)}, {during.rows} rows answered meanwhile, {during.lost} lost")
-    print(f"a task takes {sizes / 1000:.1f} KB as a file; the replica grew by {grown / len(more) / 1000:.1f} KB each")
-    return {"lost": during.lost + during.wrong, "kb_per_task": round(grown / len(more) / 1000, 1)}
+    print(f"{UNDER_LOAD} tasks added under load: {statuses}, {during.rows} rows answered meanwhile, {during.lost} lost")
+    print(
+        f"a task takes {sizes / 1000:.1f} KB as a file; {WITHOUT_LOAD} tasks grew the replica by {grown / 1000:.1f} KB each"
+    )
+    return {"lost": during.lost + during.wrong, "kb_per_task": round(grown / 1000, 1)}
 
 
 def faults(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
