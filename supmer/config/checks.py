@@ -1,30 +1,28 @@
-"""Checks across the sections of a configuration: each raises UserError with the setting, its value and what is allowed."""
+"""What holds across the sections of a configuration: settings that must go together, and those without an effect."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import reduce
+from typing import Any
 
 from supmer.config import Config, PerfectConfig
 from supmer.errors import setting_error
 
 
-def check_length_budget(config: Config) -> None:
-    """Each row needs room for the prompt and for the shortest row of every format."""
-    most = config.tasks.max_length - config.tasks.min_input_tokens
+def check_together(config: Config) -> None:
+    """Raise UserError for the first setting that does not go with the others."""
+    tasks, train, meta, log = config.tasks, config.train, config.meta, config.log
+    most = tasks.max_length - tasks.min_input_tokens
     if config.prompt.length > most:
-        limit = f"tasks.max_length - {config.tasks.min_input_tokens} = {most}"
+        limit = f"tasks.max_length - {tasks.min_input_tokens} = {most}"
         raise setting_error(
             "prompt.length", config.prompt.length, f"must be at most {limit}, so that rows keep room for text"
         )
-    if config.train.max_tokens_per_microbatch < config.tasks.max_length:
-        allowed = f"must be at least tasks.max_length={config.tasks.max_length}, so that one row fits"
-        raise setting_error("train.max_tokens_per_microbatch", config.train.max_tokens_per_microbatch, allowed)
+    if train.max_tokens_per_microbatch < tasks.max_length:
+        allowed = f"must be at least tasks.max_length={tasks.max_length}, so that one row fits"
+        raise setting_error("train.max_tokens_per_microbatch", train.max_tokens_per_microbatch, allowed)
 
-
-def check_sharding(config: Config) -> None:
-    """Workers form equal groups, each of which holds one copy of the weights."""
-    train = config.train
+    # Workers form equal groups, each of which holds one copy of the weights.
     if train.sharding != "none" and train.min_workers < 2:
         raise setting_error("train.sharding", train.sharding, "must be none unless train.workers is at least 2")
     if train.sharding == "hybrid" and train.is_elastic:
@@ -32,62 +30,32 @@ def check_sharding(config: Config) -> None:
     if train.sharding == "hybrid" and (train.shard_size < 2 or train.max_workers % train.shard_size):
         allowed = f"must be at least 2 and divide train.workers={train.workers}"
         raise setting_error("train.shard_size", train.shard_size, allowed)
+    if config.backbone.compile and train.sharding != "none":  # its hooks would cut the graphs of the blocks to pieces
+        raise setting_error("backbone.compile", "true", f"must be false with train.sharding={train.sharding}")
 
-
-def check_compile(config: Config) -> None:
-    """Sharding's hooks would cut the graphs of compiled blocks to pieces."""
-    if config.backbone.compile and config.train.sharding != "none":
-        raise setting_error("backbone.compile", "true", f"must be false with train.sharding={config.train.sharding}")
-
-
-def check_clusters_for_scc(config: Config) -> None:
-    """The classes of an `scc` episode and those of its augmentation are different clusters."""
-    needed = 2 * config.tasks.num_options
-    if "scc" in config.tasks.kinds and config.clusters.num_clusters < needed:
+    # The classes of an `scc` episode and those of its augmentation are different clusters.
+    num_clusters, needed = config.clusters.num_clusters, 2 * tasks.num_options
+    if "scc" in tasks.kinds and num_clusters < needed:
         allowed = f"must be at least 2 * tasks.num_options = {needed}, or leave scc out of tasks.kinds"
-        raise setting_error("clusters.num_clusters", config.clusters.num_clusters, allowed)
+        raise setting_error("clusters.num_clusters", num_clusters, allowed)
+    if config.clusters.sample_size < num_clusters:
+        allowed = f"must be at least clusters.num_clusters={num_clusters}"
+        raise setting_error("clusters.sample_size", config.clusters.sample_size, allowed)
 
-
-def check_cluster_sample(config: Config) -> None:
-    """K-means needs at least K units."""
-    sample, clusters = config.clusters.sample_size, config.clusters.num_clusters
-    if sample < clusters:
-        raise setting_error("clusters.sample_size", sample, f"must be at least clusters.num_clusters={clusters}")
-
-
-def check_replicas(config: Config) -> None:
-    """Replicas grow from the fewest to the most."""
     if config.serve.min_replicas > config.serve.max_replicas:
         allowed = f"must be at most serve.max_replicas={config.serve.max_replicas}"
         raise setting_error("serve.min_replicas", config.serve.min_replicas, allowed)
-
-
-def check_warmup(config: Config) -> None:
-    """Rates that grow until the last step, or beyond, are never those that were asked for."""
-    for section, settings in (("meta", config.meta), ("fewshot", config.fewshot)):
+    # Rates that grow until the last step, or beyond, are never those that were asked for.
+    for section, settings in (("meta", meta), ("fewshot", config.fewshot)):
         if settings.warmup_steps >= settings.steps:
             allowed = f"must be below {section}.steps={settings.steps}"
             raise setting_error(f"{section}.warmup_steps", settings.warmup_steps, allowed)
+    if "tensorboard" in log.trackers and "://" in config.run.dir:  # event files are appended to
+        raise setting_error("log.trackers", log.trackers, "must be without tensorboard unless run.dir is a local folder")
 
 
-def check_local_places(config: Config) -> None:
-    """Event files are appended to, which cannot be done in an object store."""
-    if "tensorboard" in config.log.trackers and "://" in config.run.dir:
-        allowed = "must be without tensorboard unless run.dir is a local folder"
-        raise setting_error("log.trackers", config.log.trackers, allowed)
-
-
-CHECKS: tuple[Callable[[Config], None], ...] = (
-    check_length_budget,
-    check_sharding,
-    check_compile,
-    check_clusters_for_scc,
-    check_cluster_sample,
-    check_replicas,
-    check_warmup,
-    check_local_places,
-)
-
+ROWS = ("auto", "jsonl", "csv", "parquet", "arrow", "hub")
+"""Formats of a corpus with columns."""
 
 NEEDS: dict[str, tuple[str, tuple[object, ...]]] = {
     "corpus.paths": ("corpus.format", ("auto", "text", "jsonl", "csv", "parquet", "arrow", "hub")),
@@ -96,8 +64,8 @@ NEEDS: dict[str, tuple[str, tuple[object, ...]]] = {
     "corpus.hub_split": ("corpus.format", ("hub",)),
     "corpus.hub_revision": ("corpus.format", ("hub",)),
     "corpus.text_document": ("corpus.format", ("auto", "text")),
-    "corpus.text_column": ("corpus.format", ("auto", "jsonl", "csv", "parquet", "arrow", "hub")),
-    "corpus.id_column": ("corpus.format", ("auto", "jsonl", "csv", "parquet", "arrow", "hub")),
+    "corpus.text_column": ("corpus.format", ROWS),
+    "corpus.id_column": ("corpus.format", ROWS),
     "corpus.encoding": ("corpus.format", ("auto", "text", "jsonl", "csv", "parquet", "arrow")),
     "corpus.delimiter": ("corpus.format", ("auto", "csv")),
     "corpus.quoting": ("corpus.format", ("auto", "csv")),
@@ -137,17 +105,12 @@ def why_without_effect(config: Config, name: str) -> str | None:
     >>> why_without_effect(Config(), "train.shard_size")
     'has no effect with train.sharding=none; needs train.sharding=hybrid'
     """
-    if other := NEEDS_ANY.get(name):
-        return None if _value(config, other) else f"has no effect without {other}"
-    other, allowed = NEEDS.get(name, ("", ()))
-    if not other:
+    other, allowed = NEEDS.get(name, (NEEDS_ANY.get(name), ()))
+    if other is None:
         return None
-    value = _value(config, other)
-    held = value if isinstance(value, list) else [value]
-    if set(held) & set(allowed):
+    value: Any = reduce(getattr, other.split("."), config)
+    if not allowed:
+        return None if value else f"has no effect without {other}"
+    if set(value if isinstance(value, list) else [value]) & set(allowed):
         return None
     return f"has no effect with {other}={value}; needs {other}={' or '.join(map(str, allowed))}"
-
-
-def _value(config: Config, name: str) -> object:
-    return reduce(getattr, name.split("."), config)

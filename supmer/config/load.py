@@ -18,17 +18,7 @@ from supmer.config.values import read_settings, to_yaml, validate, value_of, wit
 from supmer.errors import UserError, one_line, setting_error
 from supmer.package_data import data_folder
 
-__all__ = [
-    "find_file",
-    "load_config",
-    "read_settings",
-    "settings_without_effect",
-    "shipped_names",
-    "to_yaml",
-    "validate",
-    "value_of",
-    "with_settings",
-]
+__all__ = ["load_config", "read_settings", "to_yaml", "validate", "value_of", "with_settings"]
 
 
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:

@@ -14,13 +14,11 @@ RunName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{
 class RunConfig(Section):
     """Where a run lives and the seed of everything in it."""
 
-    name: RunName = setting("supmer", "speed", description="run directory is <run.dir>/<run.name>")
-    dir: str = setting("runs", "speed", description="folder that holds the runs")
-    seed: int = setting(0, "training", ge=0, description="seed of episodes, initialization, mixing and dropout")
+    name: RunName = setting("supmer", "speed", "run directory is <run.dir>/<run.name>")
+    dir: str = setting("runs", "speed", "folder that holds the runs")
+    seed: int = setting(0, "training", "seed of episodes, initialization, mixing and dropout", ge=0)
     on_conflict: Literal["refuse", "new", "overwrite"] = setting(
-        "refuse",
-        "speed",
-        description="a run of this name with other settings exists: stop, take the next free name, or delete it",
+        "refuse", "speed", "a run of this name with other settings exists: stop, take the next free name, or delete it"
     )
 
 
@@ -28,42 +26,29 @@ class TrainConfig(Section):
     """Workers, passes, validation and checkpoints of the main job."""
 
     workers: int | tuple[int, int] = setting(
-        1,
-        "speed",
-        description="Ray Train workers; [min, max]: as many as the cluster has room for, more or fewer as it changes",
+        1, "speed", "Ray Train workers; [min, max]: as many as the cluster has room for, more or fewer as it changes"
     )
-    resize_seconds: float = setting(60, "speed", gt=0, description="seconds between looks for room for more workers")
-    cpus_per_worker: float = setting(1, "speed", gt=0, description="CPUs reserved for a worker")
-    threads_per_worker: int | None = setting(
-        None, "speed", ge=1, description="torch threads; default: CPUs / workers on the node"
-    )
-    gpus_per_worker: float = setting(0, "speed", ge=0, le=1, description="GPUs reserved for a worker")
+    resize_seconds: float = setting(60, "speed", "seconds between looks for room for more workers", gt=0)
+    cpus_per_worker: float = setting(1, "speed", "CPUs reserved for a worker", gt=0)
+    threads_per_worker: int | None = setting(None, "speed", "torch threads; default: CPUs / workers on the node", ge=1)
+    gpus_per_worker: float = setting(0, "speed", "GPUs reserved for a worker", ge=0, le=1)
     sharding: Literal["none", "full", "hybrid"] = setting(
-        "none", "speed", description="`full`: weights split over all workers; `hybrid`: over `shard_size`, replicated across"
+        "none", "speed", "`full`: weights split over all workers; `hybrid`: over `shard_size`, replicated across"
     )
-    shard_size: int = setting(
-        1, "speed", ge=1, description="workers that share one copy with sharding=hybrid (those of a node)"
-    )
-    max_tokens_per_microbatch: int = setting(8192, "speed", ge=64, description="padded encoder positions per forward pass")
-    episode_builders: int = setting(1, "speed", ge=1, description="CPU actors per worker that build episodes")
-    cpus_per_builder: float = setting(0.25, "speed", gt=0, description="CPUs reserved for an episode builder")
-    prefetch_episodes: int = setting(16, "speed", ge=1, description="episodes built ahead per worker")
-    validate_every: int = setting(
-        1000, "speed", ge=1, description="meta-steps between validations (also at 0 and at the end)"
-    )
-    validation_episodes: int = setting(8, "speed", ge=1, description="validation episodes per kind")
-    checkpoint_every: int = setting(500, "speed", ge=1, description="meta-steps between checkpoints")
-    keep_checkpoints: int = setting(
-        2, "speed", ge=1, description="newest checkpoints kept, besides the one that validated best"
-    )
-    max_failures: int = setting(3, "speed", ge=-1, description="worker failures survived; -1: without limit")
+    shard_size: int = setting(1, "speed", "workers that share one copy with sharding=hybrid (those of a node)", ge=1)
+    max_tokens_per_microbatch: int = setting(8192, "speed", "padded encoder positions per forward pass", ge=64)
+    episode_builders: int = setting(1, "speed", "CPU actors per worker that build episodes", ge=1)
+    cpus_per_builder: float = setting(0.25, "speed", "CPUs reserved for an episode builder", gt=0)
+    prefetch_episodes: int = setting(16, "speed", "episodes built ahead per worker", ge=1)
+    validate_every: int = setting(1000, "speed", "meta-steps between validations (also at 0 and at the end)", ge=1)
+    validation_episodes: int = setting(8, "speed", "validation episodes per kind", ge=1)
+    checkpoint_every: int = setting(500, "speed", "meta-steps between checkpoints", ge=1)
+    keep_checkpoints: int = setting(2, "speed", "newest checkpoints kept, besides the one that validated best", ge=1)
+    max_failures: int = setting(3, "speed", "worker failures survived; -1: without limit", ge=-1)
     hang_seconds: float = setting(
-        1800,
-        "speed",
-        ge=1,
-        description="a worker that finishes nothing for so long says where it is and starts again",
+        1800, "speed", "a worker that finishes nothing for so long says where, and starts again", ge=1
     )
-    max_skipped_steps: int = setting(10, "speed", ge=0, description="steps in a row that non-finite numbers may spoil")
+    max_skipped_steps: int = setting(10, "speed", "steps in a row that non-finite numbers may spoil", ge=0)
 
     @field_validator("workers", mode="before")
     @classmethod
@@ -92,13 +77,9 @@ class TrainConfig(Section):
 class LogConfig(Section):
     """Progress and trackers."""
 
-    every: int = setting(10, "speed", ge=1, description="meta-steps between values that trackers get")
-    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = setting(
-        ["tensorboard"], "speed", description="besides metrics.jsonl"
-    )
-    project: str = setting("supmer", "speed", min_length=1, description="project (W&B) or experiment (MLflow) of trackers")
-    group: str | None = setting(
-        None, "speed", description="group of trackers' records; default: of a trial its sweep, of a few-shot cell its run"
-    )
-    artifacts: bool = setting(False, "speed", description="trackers also keep the prompt and the regularizer")
-    level: Literal["debug", "info", "warning", "error"] = setting("info", "speed", description="log level")
+    every: int = setting(10, "speed", "meta-steps between values that trackers get", ge=1)
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = setting(["tensorboard"], "speed", "besides metrics.jsonl")
+    project: str = setting("supmer", "speed", "project (W&B) or experiment (MLflow) of trackers", min_length=1)
+    group: str | None = setting(None, "speed", "of trackers' records; default: of a trial its sweep, of a cell its run")
+    artifacts: bool = setting(False, "speed", "trackers also keep the prompt and the regularizer")
+    level: Literal["debug", "info", "warning", "error"] = setting("info", "speed", "log level")

@@ -24,7 +24,7 @@ class Section(BaseModel):
 
 
 def setting(
-    default: Any, affects: Effect | tuple[Effect, ...], *, description: str, source: bool = False, **bounds: Any
+    default: Any, affects: Effect | tuple[Effect, ...], description: str, *, source: bool = False, **bounds: Any
 ) -> Any:
     """Declare a setting of a section.
 

@@ -31,9 +31,18 @@ _BOUND_WORDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "les
 def describe(error: ValidationError, root: type[BaseModel]) -> str:
     """Return the first mistake as ``section.key=value: what is allowed``."""
     first = error.errors(include_url=False)[0]
-    location = first["loc"]
-    message = _message(first, _field_at(root, location))
-    return f"{_dotted(location)}={first['input']}: {message}" if location else message
+    kind, location, context = first["type"], first["loc"], first.get("ctx", {})
+    if kind in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
+        message = "must be " + (_bounds(_field_at(root, location)) or _words(context))
+    elif kind == "literal_error":
+        message = "must be one of " + str(context["expected"]).replace("'", "").replace(" or ", ", ")
+    elif kind == "too_short":
+        message = "must not be empty"
+    else:
+        default = first["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("should be", "must be")
+        message = _TYPE_MESSAGES.get(kind, default)
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+    return f"{name}={first['input']}: {message}" if location else message
 
 
 def suggest(key: str, known: Sequence[str], prefix: str) -> str:
@@ -59,18 +68,6 @@ def sections_help(root: type[BaseModel]) -> str:
     return "\n".join(lines)
 
 
-def _message(details: Any, field: FieldInfo | None) -> str:
-    kind, context = details["type"], details.get("ctx", {})
-    if kind in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
-        return "must be " + (_bounds(field) or _words(context))
-    if kind == "literal_error":
-        return "must be one of " + str(context["expected"]).replace("'", "").replace(" or ", ", ")
-    if kind == "too_short":
-        return "must not be empty"
-    default: str = details["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("should be", "must be")
-    return _TYPE_MESSAGES.get(kind, default)
-
-
 def _bounds(field: FieldInfo | None) -> str:
     """Return the range of a number, for example ``at least 0 and less than 1``."""
     if field is None:
@@ -79,9 +76,9 @@ def _bounds(field: FieldInfo | None) -> str:
     return _words(found)
 
 
-def _words(bounds: dict[str, object]) -> str:
+def _words(bounds: dict[str, Any]) -> str:
     return " and ".join(
-        f"{_BOUND_WORDS[name]} {value:,}" for name, value in bounds.items() if isinstance(value, (int, float))
+        f"{_BOUND_WORDS[name]} {value:,}" for name, value in bounds.items() if isinstance(value, int | float)
     )
 
 
@@ -95,10 +92,3 @@ def _field_at(root: type[BaseModel], location: tuple[int | str, ...]) -> FieldIn
         field = model.model_fields.get(str(part))
         model = field.annotation if field else None
     return field
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.removeprefix(".")

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from typing_extensions import Self
 
 from supmer.config.section import Section, setting
@@ -22,12 +29,14 @@ PBT_REFUSAL = (
 class Dimension(Section):
     """One dimension of a search space: what values a setting may take, and when it is searched at all."""
 
-    choice: list[Any] | None = Field(None, description="one of these values")
+    choice: list[Any] | None = Field(None, min_length=1, description="one of these values")
     uniform: tuple[float, float] | None = Field(None, description="a number between these two")
     loguniform: tuple[float, float] | None = Field(None, description="the same, even on a logarithmic scale")
     integer: tuple[int, int] | None = Field(None, description="a whole number between these two, both included")
     log: bool = Field(False, description="integer: even on a logarithmic scale")
-    cases: dict[str, dict[str, Any]] | None = Field(None, description="names of groups of settings, each set together")
+    cases: dict[str, dict[str, Any]] | None = Field(
+        None, min_length=1, description="names of groups of settings, each set together"
+    )
     when: dict[str, Any] = Field(default_factory=dict, description="only where these settings have these values")
 
     @model_validator(mode="before")
@@ -36,13 +45,6 @@ class Dimension(Section):
         if isinstance(value, dict):
             return value
         raise ValueError(f"must have exactly one of {', '.join(KINDS)}, for example {{choice: [1, 2]}}")
-
-    @field_validator("choice", "cases")
-    @classmethod
-    def not_empty(cls, value: Any) -> Any:
-        if value is not None and not value:
-            raise ValueError("must not be empty")
-        return value
 
     @field_validator("uniform", "loguniform", "integer", mode="before")
     @classmethod
@@ -53,15 +55,10 @@ class Dimension(Section):
 
     @field_validator("uniform", "loguniform", "integer")
     @classmethod
-    def is_ordered(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+    def is_ordered(cls, value: tuple[float, float] | None, info: ValidationInfo) -> tuple[float, float] | None:
         if value is not None and value[0] >= value[1]:
             raise ValueError("must be [low, high] with low less than high")
-        return value
-
-    @field_validator("loguniform")
-    @classmethod
-    def is_positive(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value is not None and value[0] <= 0:
+        if value is not None and info.field_name == "loguniform" and value[0] <= 0:
             raise ValueError("must begin above 0, a logarithmic scale has no 0")
         return value
 
@@ -94,37 +91,25 @@ class TuneConfig(Section):
     """Sweeps: search over the settings of meta-training."""
 
     space: dict[str, Dimension] = setting(
-        {},
-        "training",
-        description="setting: {choice|uniform|loguniform|integer: ..., when: {setting: value}}, or name: {cases: ...}",
+        {}, "training", "setting: {choice|uniform|loguniform|integer: ..., when: {setting: value}}, or name: {cases: ...}"
     )
-    searcher: Literal["random", "grid", "tpe"] = setting(
-        "tpe", "training", description="how settings are proposed; tpe is Optuna's"
-    )
-    scheduler: Literal["none", "asha", "median"] = setting(
-        "asha", "training", description="how poor trials are stopped early"
-    )
+    searcher: Literal["random", "grid", "tpe"] = setting("tpe", "training", "how settings are proposed; tpe is Optuna's")
+    scheduler: Literal["none", "asha", "median"] = setting("asha", "training", "how poor trials are stopped early")
     objectives: list[str] = setting(
         ["validation_query_loss"],
         "training",
+        "validation_query_loss, validation_query_loss_<kind>, fewshot_dev_score; several: a Pareto front",
         min_length=1,
-        description="validation_query_loss, validation_query_loss_<kind>, fewshot_dev_score; several: a Pareto front",
     )
-    num_trials: int | None = setting(16, "speed", ge=1, description="trials in all; null: the whole grid")
-    grace_steps: int | None = setting(
-        None, "training", ge=1, description="meta-steps no trial is stopped before; default: first rung"
-    )
+    num_trials: int | None = setting(16, "speed", "trials in all; null: the whole grid", ge=1)
+    grace_steps: int | None = setting(None, "training", "meta-steps no trial is stopped before; default: first rung", ge=1)
     reduction_factor: float = setting(
-        3, "training", gt=1, description="asha: one of so many trials passes a rung; rungs lie as far apart"
+        3, "training", "asha: one of so many trials passes a rung, rungs lie as far apart", gt=1
     )
-    seed: int = setting(0, "training", ge=0, description="seed of the searcher (trials all have run.seed)")
-    max_concurrent: int | None = setting(
-        None, "speed", ge=1, description="trials at once; default: as many as the cluster holds"
-    )
-    max_retries: int = setting(1, "speed", ge=0, description="times a trial that crashes or hangs is tried again")
-    stall_seconds: float = setting(
-        1800, "speed", gt=0, description="a trial that began and gives no sign of life for so long hangs"
-    )
+    seed: int = setting(0, "training", "seed of the searcher (trials all have run.seed)", ge=0)
+    max_concurrent: int | None = setting(None, "speed", "trials at once; default: as many as the cluster holds", ge=1)
+    max_retries: int = setting(1, "speed", "times a trial that crashes or hangs is tried again", ge=0)
+    stall_seconds: float = setting(1800, "speed", "a trial that began and gives no sign of life for so long hangs", gt=0)
 
     @field_validator("scheduler", mode="before")
     @classmethod

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from supmer.config import Config
-from supmer.config.checks import CHECKS
+from supmer.config.checks import check_together
 from supmer.config.effects import fields, value_at
 from supmer.config.scalars import item_type, parts, read_scalar
 from supmer.config.section import Section
@@ -66,8 +66,7 @@ def _validated(values: dict[Any, Any], model: type[S]) -> S:
     except ValidationError as error:
         raise UserError(describe(error, model)) from error
     if isinstance(section, Config):
-        for check in CHECKS:
-            check(section)
+        check_together(section)
     return section
 
 

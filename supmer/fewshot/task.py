@@ -22,8 +22,8 @@ from pydantic import (
 )
 from typing_extensions import Self
 
+from supmer.config.corpus import Delimiter, Encoding, Quoting
 from supmer.config.fewshot import TaskFormat
-from supmer.config.reading import Delimiter, Encoding, Quoting
 from supmer.config.scalars import parse_yaml
 from supmer.config.values import read_settings
 from supmer.errors import UserError, one_line, setting_error

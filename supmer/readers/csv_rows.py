@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from supmer.config.reading import Quoting
+from supmer.config.corpus import Quoting
 from supmer.readers.skipped import Skipped
 from supmer.readers.streams import ESCAPED, Lines
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from supmer.config.reading import Quoting
+from supmer.config.corpus import Quoting
 from supmer.errors import setting_error
 from supmer.readers.column_rows import column_rows, columns_of, is_text, read_schema
 from supmer.readers.csv_rows import Table
