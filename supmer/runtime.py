@@ -38,7 +38,11 @@ submitted to, another cluster too.
 """
 
 LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
-"""Ray's core logs an error for each pool of actors that Ray Data makes; nothing is wrong with them."""
+"""Ray's core logs an error for each pool of actors that Ray Data makes; nothing is wrong with them.
+
+The price is one line on stderr as Ray starts, "Set ray log level from environment variable": Ray's core logs it before
+it obeys the variable. Without the variable each pool of a driver logs a long line that is marked as an error.
+"""
 
 
 SHORT_FOLDER = "/tmp"

@@ -110,27 +110,29 @@ def prepare_tasks(config: Config) -> dict[str, PreparedTask]:
     settings = config.fewshot
     if not settings.tasks:
         raise setting_error("fewshot.tasks", [], f"must name tasks; built in are {', '.join(builtin_task_names())}")
-    tokenizer, causal = check_backbone(config.backbone), is_causal(config.backbone)
     prepared: dict[str, PreparedTask] = {}
-    for name in settings.tasks:
-        task = load_task(name)
-        task = task.for_causal() if causal else task
-        if task.name in prepared:
-            raise setting_error("fewshot.tasks", name, f"a task named {task.name} is there already")
-        rows = cap_test_rows(load_rows(task, settings.data_dir), settings.max_test_rows)
-        for k in sorted(settings.k, key=by_size):
-            split = draw_split(task, rows.train, k, settings.seeds[0])
-        num_unknown = num_tokens = 0
-        for part, own in (("train", rows.train), ("test", rows.test)):
-            texts = [text for row in own[:: len(own) // FEW_ROWS + 1] for text in row.fields.values()]
-            unknown, all_tokens = count_unknown(texts, tokenizer)
-            check_unknown(f"task {task.name}, {part}", unknown, all_tokens, config.corpus.max_unknown)
-            num_unknown, num_tokens = num_unknown + unknown, num_tokens + all_tokens
-        for form in dict.fromkeys(["pattern", *(METHODS[method].form for method in settings.methods)]):
-            for pattern in range(len(asked(task, form).patterns)):
-                template = build_template(config, task, pattern, tokenizer, form)
-                template.encode([rows.train[index] for index in split.train[:FEW_ROWS]])
-        prepared[task.name] = PreparedTask(task, rows, num_unknown / max(num_tokens, 1))
+    with Progress("reading the tasks", len(settings.tasks), "tasks") as progress:
+        tokenizer, causal = check_backbone(config.backbone), is_causal(config.backbone)
+        for name in settings.tasks:
+            task = load_task(name)
+            task = task.for_causal() if causal else task
+            if task.name in prepared:
+                raise setting_error("fewshot.tasks", name, f"a task named {task.name} is there already")
+            rows = cap_test_rows(load_rows(task, settings.data_dir), settings.max_test_rows)
+            for k in sorted(settings.k, key=by_size):
+                split = draw_split(task, rows.train, k, settings.seeds[0])
+            num_unknown = num_tokens = 0
+            for part, own in (("train", rows.train), ("test", rows.test)):
+                texts = [text for row in own[:: len(own) // FEW_ROWS + 1] for text in row.fields.values()]
+                unknown, all_tokens = count_unknown(texts, tokenizer)
+                check_unknown(f"task {task.name}, {part}", unknown, all_tokens, config.corpus.max_unknown)
+                num_unknown, num_tokens = num_unknown + unknown, num_tokens + all_tokens
+            for form in dict.fromkeys(["pattern", *(METHODS[method].form for method in settings.methods)]):
+                for pattern in range(len(asked(task, form).patterns)):
+                    template = build_template(config, task, pattern, tokenizer, form)
+                    template.encode([rows.train[index] for index in split.train[:FEW_ROWS]])
+            prepared[task.name] = PreparedTask(task, rows, num_unknown / max(num_tokens, 1))
+            progress.add(1)
     return prepared
 
 

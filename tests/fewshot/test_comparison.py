@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import ray
 from fewshot_material import result_of as made_up_result
 from sklearn.metrics import f1_score
 
+import supmer.fewshot.comparison as comparison_module
+import supmer.progress as progress_module
 from supmer.config import Config
 from supmer.config.load import with_settings
 from supmer.fewshot.cell_runner import CellResult, CellRunner, TransferScore
@@ -260,6 +264,17 @@ def test_tables_of_mistakes_agree_with_the_scores(results: Results) -> None:
     assert counts.trace() / counts.sum() == pytest.approx(record["score"])
     expected = [2 * counts[c, c] / (counts[c].sum() + counts[:, c].sum()) for c in range(2)]
     assert [float(cell) / 100 for cell in f1_table({"good": found}).rows[0][1:]] == pytest.approx(expected, abs=1e-3)
+
+
+def test_reading_the_tasks_is_not_silent(
+    config: Config, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress_module, "SECONDS_BETWEEN_LINES", 0.1)
+    slow = comparison_module.load_rows
+    monkeypatch.setattr(comparison_module, "load_rows", lambda *arguments: (time.sleep(0.5), slow(*arguments))[1])
+    caplog.set_level(logging.INFO, "supmer")
+    prepare_tasks(config)
+    assert any("0 of 1 tasks" in message for message in caplog.messages)
 
 
 def test_cells_computed_in_this_process_need_no_ray_and_are_those_of_any_runner(config: Config) -> None:
