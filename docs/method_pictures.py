@@ -41,7 +41,8 @@ MEANING = {
 
 PAGE = """# The method in pictures
 
-Every picture on this page is drawn from one run, the quickstart's, by
+SUPMER makes small tasks from plain text, and learns from them a prompt and how to correct gradients. These pictures
+show what one run, the quickstart's, has computed. They are drawn by
 
 ```bash {{.needs-setup}}
 python docs/method_pictures.py runs/quickstart
