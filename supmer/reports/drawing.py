@@ -8,13 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from cycler import cycler
 from matplotlib import rc_context
+from matplotlib.colors import TABLEAU_COLORS
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 MAX_POINTS = 500
 """Longer curves are drawn as means over stretches of their points, so that files stay small."""
 MAX_COLUMNS = 3
+
+STYLES = cycler(linestyle=["-", "--", ":"]) * cycler(color=list(TABLEAU_COLORS.values()))
+HATCHES = ("", "///", "...")
+"""Ten colours can be told apart: the next ten curves are dashed, and the next ten bars hatched."""
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """Positions and values."""
@@ -42,8 +48,10 @@ def curves(found: Mapping[str, Curve], xlabel: str, marker: str = "") -> Figure:
     """Draw curves by name over one axis, with the legend beside them."""
     figure = Figure(figsize=(9, 3), layout="constrained")
     axes = figure.add_subplot()
+    axes.set_prop_cycle(STYLES)
     for name, (positions, values) in found.items():
-        axes.plot(_thin(positions), _thin(values), label=name, marker=marker, linewidth=1)
+        shown = marker or ("o" if len(values) == 1 else "")  # a line of one point is not seen
+        axes.plot(_thin(positions), _thin(values), label=name, marker=shown, linewidth=1)
     axes.set_xlabel(xlabel)
     axes.grid(alpha=0.3)
     if found:
@@ -58,6 +66,7 @@ def panels(found: Mapping[str, Mapping[str, Curve]], xlabel: str, ylabel: str) -
     figure = Figure(figsize=(5 * num_columns, 3.2 * num_rows), layout="constrained")
     every = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
     for axes, (title, lines) in zip(every, found.items(), strict=False):
+        axes.set_prop_cycle(STYLES)
         for name, (positions, values) in lines.items():
             axes.plot(positions, values, label=name)
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
@@ -75,7 +84,9 @@ def bars(groups: Sequence[str], series: Mapping[str, Sequence[tuple[float, float
     for number, (name, pairs) in enumerate(series.items()):
         shown = [(group, *pair) for group, pair in enumerate(pairs) if not math.isnan(pair[0])]
         positions = [group - 0.4 + (number + 0.5) * width for group, _, _ in shown]
-        axes.bar(positions, [v for _, v, _ in shown], width, yerr=[e for _, _, e in shown], capsize=2, label=name)
+        heights, errors = [value for _, value, _ in shown], [error for _, _, error in shown]
+        hatch = HATCHES[number // len(TABLEAU_COLORS) % len(HATCHES)]
+        axes.bar(positions, heights, width, yerr=errors, capsize=2, hatch=hatch, label=name)
     axes.set_xticks(range(len(groups)), groups, rotation=30, ha="right")
     axes.set_ylabel(ylabel)
     if len(series) > 1:

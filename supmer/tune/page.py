@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import matplotlib
 import optuna
 from matplotlib import pyplot
+from matplotlib.colors import LinearSegmentedColormap
 from optuna.exceptions import ExperimentalWarning
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
@@ -29,6 +30,8 @@ from supmer.tune.trial_config import TRIALS
 
 FILE_NAME = "sweep.html"
 MIN_TRIALS_FOR_IMPORTANCE = 4
+GOOD_TO_POOR = LinearSegmentedColormap.from_list("good to poor", ["tab:blue", "tab:orange"])
+"""Optuna's own colours go from white to navy: on a light page its poor trials are not seen, on a dark one its good ones."""
 
 
 def write_page(config: Config, records: Sequence[TrialRecord]) -> str:
@@ -52,6 +55,8 @@ def render(config: Config, records: Sequence[TrialRecord]) -> str:
             warnings.filterwarnings("ignore", "Attempting to set identical low and high")  # the first trial
             axes = plot_parallel_coordinate(_study(config, with_value, objective), target_name=objective)
         axes.set_title("")  # the page has a heading
+        for lines in axes.collections:
+            lines.set_cmap(GOOD_TO_POOR.reversed() if objective == FEWSHOT else GOOD_TO_POOR)
         coordinates = drawn[f"{objective}: parallel coordinates"] = axes.get_figure()
         coordinates.set_size_inches(11, 4.5)
         step, compared = compared_study(config, with_value, objective)

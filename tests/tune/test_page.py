@@ -75,6 +75,25 @@ def test_page_is_whole_and_refers_to_nothing_outside(tmp_path: Path) -> None:
     assert "metatrain.py --config" in page
 
 
+def luminance(colour: str) -> float:
+    """Return the relative luminance of `#rrggbb`, as WCAG 2.2 defines it."""
+    parts = np.asarray([int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)])
+    return float(np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
+
+
+def test_no_trial_fades_into_a_light_or_a_dark_page(tmp_path: Path) -> None:
+    config = sweep(tmp_path)
+    coordinates = re.findall(r"<svg.*?</svg>", render(config, make_records(config)), re.DOTALL)[1]
+    lines = re.search(r'<g id="LineCollection_1">.*?</g>', coordinates, re.DOTALL)
+    assert lines
+    colours = set(re.findall(r"stroke: (#\w{6})", lines[0]))
+    assert len(colours) > 5
+    for colour in colours:
+        for back in ("#ffffff", "#14161a"):
+            low, high = sorted([luminance(colour), luminance(back)])
+            assert (high + 0.05) / (low + 0.05) > 2
+
+
 def test_page_of_a_sweep_that_has_not_begun(tmp_path: Path) -> None:
     assert "0 trials" in render(sweep(tmp_path), [])
 
