@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from supmer.readers import skipped as limits
@@ -31,62 +31,60 @@ def json_rows(lines: Lines, columns: Sequence[str], skipped: Skipped) -> Iterato
     `columns` are those that will be asked for (none: any). They tell an object that is a row from one that holds the rows,
     and of these no object may have two.
     """
-    name = lines.file.name
-    live = iter(lines)
-    head: list[tuple[int, bool, str]] = []
-    lines.in_parts = True
-    while sum(not line.isspace() for _, _, line in head) < 2 and (line := next(live, None)):
-        head.append((lines.number, lines.is_valid, line))
-        lines.in_parts = lines.in_parts and line.isspace()
+    name, live = lines.file.name, iter(lines)
+    head, is_in_parts = _read_head(lines, live)
+    numbered = chain(head, ((lines.number, lines.is_valid, line) for line in live))
     firsts = [line for _, _, line in head if not line.isspace()]
-    is_in_parts = len(firsts) == 2 and not firsts[0].endswith("\n")
     if is_in_parts and not firsts[0].lstrip().startswith("["):
         skipped.add("too_long", name, lines.number)
         logger.warning(
             "%s: line %d is no array and has more than %d MiB: write its rows as an array, or as one object a line",
             *(lines.file.path, lines.number, limits.MAX_ROW_BYTES >> 20),
         )
-        next((line for line in chain(firsts[1:], live) if line.endswith("\n")), None)
-        head = []
+        next((line for _, _, line in islice(numbered, len(head) - 1, None) if line.endswith("\n")), None)
     elif firsts and _is_document(firsts, columns):
-        rest = ((lines.number, lines.is_valid, line) for line in live)
         place = 0
-        for number, element in _elements(chain(head, rest), name, skipped):
+        for number, element in _elements(numbered, name, skipped):
             inner = [] if _has_any(element, columns) else _lists_within(element, columns)
             for values in _columns_of(element) or (inner[0] if inner else [element]):
                 yield place, number, values
                 place += 1
         return
+
     keys = [f'"{column.rpartition(".")[2]}"' for column in columns]
     decode = json.JSONDecoder().raw_decode
-
-    def read(number: int, is_valid: bool, line: str) -> Row | None:
+    for number, is_valid, line in numbered:
         try:
             values, end = decode(line)
             if (rest := line[end:]) != "\n" and rest.strip():
                 raise ValueError("more than one value")
         except (ValueError, RecursionError):  # a number of thousands of digits is a ValueError too
             if line.isspace():
-                return None
+                continue
             values = _parsed(line)  # takes white space at the start
         if not is_valid:
             skipped.add("invalid_utf8", name, number)
-            return None
+            continue
         if isinstance(values, dict) and any(line.count(key) > 1 for key in keys):
             values = _parsed(line, _without_repetition)
         if not isinstance(values, dict):
             skipped.add("invalid_json", name, number)
-            return None
+            continue
         if "\\ud" in line or "\\uD" in line:
             values = _mended(values, skipped, name, number)
-        return number - 1, number, values
+        yield number - 1, number, values
 
-    for item in head:
-        if row := read(*item):
-            yield row
-    for line in live:
-        if row := read(lines.number, lines.is_valid, line):
-            yield row
+
+def _read_head(lines: Lines, live: Iterator[str]) -> tuple[list[tuple[int, bool, str]], bool]:
+    """Return the lines up to the second that is not empty (number, validity, text), and whether the first came in parts."""
+    head: list[tuple[int, bool, str]] = []
+    num_texts, lines.in_parts = 0, True
+    while num_texts < 2 and (line := next(live, None)):
+        head.append((lines.number, lines.is_valid, line))
+        num_texts += not line.isspace()
+        lines.in_parts = not num_texts  # only the first line may be a whole file of rows
+    first = next((line for _, _, line in head if not line.isspace()), "")
+    return head, num_texts == 2 and not first.endswith("\n")
 
 
 def _is_document(firsts: list[str], columns: Sequence[str]) -> bool:
