@@ -36,7 +36,14 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     1000
     """
     file = None if path is None else find_file(path)
-    settings, given = _on_base(file, _read_file(file)), _parse_overrides(overrides)
+    settings, given = _read_file(file), _parse_overrides(overrides)
+    if (base := settings.pop("base", None)) is not None and file is not None:
+        names = list(base) if isinstance(base, ListConfig) else [base]
+        layers = [_read_file(file.parent / str(name)) for name in names]  # of several the last wins
+        for name, layer in zip(names, layers, strict=True):
+            if "base" in layer:
+                raise UserError(f"--config {file}: base={name}: must not have a base itself")
+        settings = OmegaConf.merge(*layers, settings)
     try:
         for key in (item.partition("=")[0] for item in overrides):
             # An override replaces the keys of a mapping as it does any value; only sections merge.
@@ -112,21 +119,6 @@ def _read_file(path: Path | None) -> DictConfig:
         raise UserError(f"--config {path}: no such file") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"--config {path}: not readable as YAML ({one_line(error)})") from error
-
-
-def _on_base(path: Path | None, content: DictConfig) -> DictConfig:
-    """Lay a file's settings over those that its key `base` names, relative to its own folder; of several the last wins."""
-    base = content.pop("base", None)
-    if path is None or base is None:
-        return content
-    names = list(base) if isinstance(base, ListConfig) else [base]
-    layers = [_read_file(path.parent / str(name)) for name in names]
-    for name, layer in zip(names, layers, strict=True):
-        if "base" in layer:
-            raise UserError(f"--config {path}: base={name}: must not have a base itself")
-    merged = OmegaConf.merge(*layers, content)
-    assert isinstance(merged, DictConfig)
-    return merged
 
 
 def _parse_overrides(overrides: Sequence[str]) -> DictConfig:

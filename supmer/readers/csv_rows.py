@@ -89,7 +89,11 @@ class Table:
 
     def _find(self, first: str, wanted: Sequence[str], delimiter: str | None, quoting: Quoting | None) -> Dialect:
         if delimiter is None:
-            delimiter = _find_delimiter(first, self.name, wanted)
+            # The one that gives the wanted columns, else the most; the file's name decides where several do.
+            usual = "\t" if re.search(r"\.(tsv|tab)\b", self.name.lower()) else ","
+            columns = {one: _split(first, Dialect(one, "double")) for one in dict.fromkeys((usual, *DELIMITERS))}
+            holding = [one for one, names in columns.items() if wanted and set(wanted) <= set(names)]
+            delimiter = max(holding or columns, key=lambda one: len(columns[one]))
         if quoting is None:
             quoting = self._find_quoting(delimiter)
         dialect = Dialect(delimiter, quoting)
@@ -220,12 +224,3 @@ def _split(line: str, dialect: Dialect) -> list[str]:
         return [name.strip() for name in next(dialect.reader([line]), [])]
     except csv.Error:
         return [name.strip() for name in line.split(dialect.delimiter)]
-
-
-def _find_delimiter(header: str, name: str, wanted: Sequence[str]) -> str:
-    """Return the delimiter that gives the wanted columns, else the most; a file's name decides where several do."""
-    usual = "\t" if re.search(r"\.(tsv|tab)\b", name.lower()) else ","
-    candidates = [usual, *(one for one in DELIMITERS if one != usual)]
-    columns = {one: _split(header, Dialect(one, "double")) for one in candidates}
-    holding = [one for one in candidates if wanted and set(wanted) <= set(columns[one])]
-    return max(holding or candidates, key=lambda one: len(columns[one]))

@@ -52,8 +52,7 @@ class InputFile:
     format: FileFormat
 
 
-@dataclass(frozen=True)
-class FoundFiles:
+class FoundFiles(NamedTuple):
     """All readable files sorted by path, and the number of files that were passed over because of their names."""
 
     files: tuple[InputFile, ...]

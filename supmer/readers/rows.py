@@ -52,24 +52,26 @@ def read_rows(
     if file.format == "jsonl":
         yield from json_rows(Lines(file, options.encoding, skipped), columns, skipped)
         return
-    if file.format == "csv":
-        table = Table(Lines(file, options.encoding, skipped), columns, options.delimiter, options.quoting, skipped)
-        if not table.header:
-            return
+    table = _csv_table(file, options, columns, skipped) if file.format == "csv" else None
+    if table is not None and not table.header:
+        return
+    if table is not None:
         skipped.add_read_as(table.how, 1, [file.name])
-        if fault := _fault(table.header, columns, required is None or required in table.header):
-            skipped.add(fault, file.name)
-            return
-        places = {name: place for place, name in enumerate(table.header) if name in columns or not columns}
+        names = there = table.header
+    else:
+        schema = read_schema(file)
+        names, there = schema.names, [*columns_of(schema)]
+    if any(names.count(name) > 1 for name in columns or names):
+        skipped.add("repeated_columns", file.name)
+    elif required is not None and required not in there:
+        skipped.add("missing_columns", file.name)
+    elif table is not None:
+        places = {name: place for place, name in enumerate(names) if name in columns or not columns}
         for row, (line, fields) in enumerate(table):
             yield row, line, {name: fields[place] for name, place in places.items()}
-        return
-    schema = read_schema(file)
-    if fault := _fault(schema.names, columns, required is None or required in columns_of(schema)):
-        skipped.add(fault, file.name)
-        return
-    for row, values in column_rows(file, columns, options.encoding, skipped):
-        yield row, row + 1, values
+    else:
+        for row, values in column_rows(file, columns, options.encoding, skipped):
+            yield row, row + 1, values
 
 
 def column_names(file: InputFile, options: ReadOptions, columns: Sequence[str]) -> list[str] | None:
@@ -81,7 +83,7 @@ def column_names(file: InputFile, options: ReadOptions, columns: Sequence[str]) 
     """
     file = _of_rows(file, options)
     if file.format == "csv":
-        return Table(Lines(file, options.encoding, Skipped()), columns, options.delimiter, options.quoting, Skipped()).header
+        return _csv_table(file, options, columns, Skipped()).header
     if file.format == "jsonl":
         return None
     schema = read_schema(file)
@@ -105,7 +107,7 @@ def check_columns(file: InputFile, options: ReadOptions, column: str, setting: s
     how, kinds = "", {}
     try:
         if file.format == "csv":
-            table = Table(Lines(file, options.encoding, Skipped()), [column], options.delimiter, options.quoting, Skipped())
+            table = _csv_table(file, options, [column], Skipped())
             names, how = table.header, table.how
             if not names:  # a file with nothing in it is no fault
                 return how
@@ -129,8 +131,5 @@ def check_columns(file: InputFile, options: ReadOptions, column: str, setting: s
     return how
 
 
-def _fault(names: list[str], columns: Sequence[str], has_required: bool) -> str | None:
-    """Return the reason of SKIP_REASONS why a table with columns of these names cannot be read."""
-    if any(names.count(name) > 1 for name in columns or names):
-        return "repeated_columns"
-    return None if has_required else "missing_columns"
+def _csv_table(file: InputFile, options: ReadOptions, columns: Sequence[str], skipped: Skipped) -> Table:
+    return Table(Lines(file, options.encoding, skipped), columns, options.delimiter, options.quoting, skipped)
