@@ -22,7 +22,7 @@ from supmer.corpus.manifest import MANIFEST
 from supmer.corpus.store import TaskStore
 from supmer.meta.group import LocalGroup, TorchGroup
 from supmer.placement import check_capacity, worker_and_builder_cpus, worker_resources
-from supmer.planning.estimate import Estimate, Planner, Setting
+from supmer.planning.estimate import Estimate, Planner, setting_of
 from supmer.planning.hardware import Hardware
 from supmer.planning.measuring import Measured, measure
 from supmer.planning.shapes import resolve_shape
@@ -84,18 +84,10 @@ def compare(measured: Measured, planned: Estimate) -> Iterator[str]:
 
 def plan(config: Config) -> Estimate:
     """Return the plan of the same meta-step."""
-    workers, train = config.train.min_workers, config.train
-    size = {"none": 1, "hybrid": train.shard_size, "full": workers}[train.sharding]
+    workers = config.train.min_workers
     any_hardware = Hardware(2**40, 0, 1e12, 1e10, 1e10, workers, 0.0)
-    setting = Setting(
-        workers,
-        config.meta.tasks_per_step,
-        train.sharding,
-        size,
-        config.backbone.gradient_checkpointing,
-        train.max_tokens_per_microbatch,
-    )
-    return Planner(config, resolve_shape(config.backbone), any_hardware).estimate(setting)
+    planner = Planner(config, resolve_shape(config.backbone), any_hardware)
+    return planner.estimate(setting_of(config, workers, any_hardware))
 
 
 def _work(arguments: dict[str, Any]) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Literal, NamedTuple, get_args
 
 from supmer.config import Config
 from supmer.planning import causal, t5
@@ -98,22 +98,6 @@ def rows_per_rank(setting: Setting, load: Load) -> int:
     return math.ceil(load.rows * setting.tasks / setting.gpus)
 
 
-class Costs(Protocol):
-    """What a module of formulas says of a kind of backbone."""
-
-    def count_weights(self, shape: Shape) -> Weights:
-        """Count parameters."""
-        ...
-
-    def row_flops(self, shape: Shape, positions: int, one: Pass) -> float:
-        """Return the FLOPs of one row, forward and backward."""
-        ...
-
-    def peak_bytes(self, shape: Shape, positions: int, one: Pass) -> int:
-        """Return the most bytes that one row has at once."""
-        ...
-
-
 class Planner:
     """Works out meta-steps of one backbone under one configuration.
 
@@ -129,8 +113,8 @@ class Planner:
         self.config, self.shape, self.hardware = config, shape, hardware
         self.row_length = row_length or config.tasks.max_length
         self.element = 2 if config.backbone.dtype == "bfloat16" else 4
-        self.costs: Costs = t5 if shape.config.is_encoder_decoder else causal
-        self.weights = self.costs.count_weights(shape)
+        self.costs = t5 if shape.config.is_encoder_decoder else causal
+        self.weights: Weights = self.costs.count_weights(shape)
         self.loads = loads_of(config)
         greatest = config.tasks.max_length
         # Under one token budget a pass needs `rows * (a * width + b * width**2 + c)` bytes, `rows = budget / width`: most at
@@ -142,7 +126,11 @@ class Planner:
         size, shape, hardware = setting.shard_size, self.shape, self.hardware
         parameters = self.weights.total * self.element / size
         prompt = 4 * self.config.prompt.length * shape.config.hidden_size
-        trained = prompt + self._regularizer_bytes()
+        trained, d, phi = prompt, shape.config.hidden_size, self.config.regularizer
+        if phi.enabled and self.config.meta.algorithm != "multitask":
+            # Low-rank layers of 2dr + d, and the gate's m(d + 2) + 1, in float32 (METHOD section 4).
+            layers = (phi.hidden_layers + 1) * (2 * d * min(phi.rank, d) + d)
+            trained += 4 * (layers + phi.gate_hidden * (d + 2) + 1)
         state = COPIES * trained + TASK_TENSORS * setting.tasks * prompt
         at_end = state + (COPIES_AT_END - COPIES) * trained
         activations = max(self._pass_bytes(setting, load) for load in self.loads)
@@ -180,14 +168,6 @@ class Planner:
         """Return whether a rank's peak leaves the reserve free."""
         return found.peak <= self.hardware.usable
 
-    def _regularizer_bytes(self) -> int:
-        """Return the bytes of phi in float32: low-rank layers of 2dr + d, and the gate's m(d + 2) + 1 (METHOD section 4)."""
-        settings, d = self.config.regularizer, self.shape.config.hidden_size
-        if not settings.enabled or self.config.meta.algorithm == "multitask":
-            return 0
-        layer = 2 * d * min(settings.rank, d) + d
-        return int(4 * ((settings.hidden_layers + 1) * layer + settings.gate_hidden * (d + 2) + 1))
-
     def _pass(self, setting: Setting, load: Load) -> Pass:
         return Pass(load.mixed, setting.checkpointing, self.element, self.config.backbone.dropout > 0)
 
@@ -199,7 +179,9 @@ class Planner:
         """Return what a pass holds at its peak, whatever the lengths of its rows; gathered weights are part of it."""
         gathered = (self.weights.root + GATHERED_BLOCKS * max(self.weights.blocks)) * self.element
         one, shape = self._pass(setting, load), self.shape
-        rows = max(self._rows(setting, load, width) * self.costs.peak_bytes(shape, width, one) for width in self._widths)
+        rows: int = max(
+            self._rows(setting, load, width) * self.costs.peak_bytes(shape, width, one) for width in self._widths
+        )
         return rows + (gathered if setting.shard_size > 1 else 0)
 
     def _useful_budget(self, setting: Setting) -> int:

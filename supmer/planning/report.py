@@ -77,6 +77,7 @@ class Report:
             for sharding in SHARDINGS
         }
         self.recommended = {count: found for count in counts if (found := recommend(planner, count))}
+        self.best = settings_text(self.recommended.get(gpus))
 
     def print(self, console: Console) -> None:
         """Print tables, warnings and recommended settings."""
@@ -85,7 +86,7 @@ class Report:
             console.print(table.terminal())
         for text in self.warnings:
             console.print(f"warning: {text}", style="yellow", highlight=False)
-        console.print(f"recommended for {self.gpus} GPUs: {self._best()}", highlight=False)
+        console.print(f"recommended for {self.gpus} GPUs: {self.best}", highlight=False)
 
     def markdown(self, command: str) -> str:
         """Return the same as a Markdown page that names the command it was made by."""
@@ -95,7 +96,7 @@ class Report:
             parts += [f"## {table.title}", table.markdown()]
         if self.warnings:
             parts.append("\n".join(f"- Warning: {text}" for text in self.warnings))
-        return "\n\n".join([*parts, f"Recommended for {self.gpus} GPUs: `{self._best()}`"]) + "\n"
+        return "\n\n".join([*parts, f"Recommended for {self.gpus} GPUs: `{self.best}`"]) + "\n"
 
     def draw(self, path: Path) -> None:
         """Draw memory and least step time against the number of GPUs, one line for each way of sharding."""
@@ -131,9 +132,6 @@ class Report:
 
     def _cell(self, head: str, one: Estimate) -> str:
         return CELLS[head](one) + ("!" if head == "peak" and not self.planner.fits(one) else "")
-
-    def _best(self) -> str:
-        return settings_text(self.recommended.get(self.gpus))
 
     def _premises(self) -> str:
         hardware, shape = self.planner.hardware, self.planner.shape

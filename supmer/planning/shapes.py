@@ -98,10 +98,6 @@ def resolve_shape(config: BackboneConfig, override: str | None = None) -> Shape:
     if found.model_type not in T5_TYPES:
         problem = f"plans are of T5, mT5 and decoder-only models, this one is {found.model_type!r}"
         raise setting_error("--shape" if override else "backbone.name", name, problem)
-    return Shape(name, "its config.json", found, _has_own_head(name, None if override else config.revision))
-
-
-def _has_own_head(name: str, revision: str | None) -> bool:
-    """Read whether the head is untied; a T5's configuration object forgets this when transformers loads it."""
-    settings, _ = PretrainedConfig.get_config_dict(name, revision=revision)
-    return not settings.get("tie_word_embeddings", True)
+    # A T5's configuration object forgets whether the head is tied when transformers loads it.
+    settings, _ = PretrainedConfig.get_config_dict(name, revision=None if override else config.revision)
+    return Shape(name, "its config.json", found, own_head=not settings.get("tie_word_embeddings", True))
