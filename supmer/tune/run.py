@@ -20,20 +20,20 @@ from supmer.backbone.load import resolve_backbone
 from supmer.commands import job_command, this_command
 from supmer.config import Config
 from supmer.corpus.prepare import prepare
-from supmer.errors import UserError, setting_error
+from supmer.errors import UserError
 from supmer.fewshot.comparison import check_fewshot
 from supmer.placement import check_capacity
 from supmer.runtime import connect_ray
 from supmer.sole_job import sole_job
 from supmer.train.run_dir import claim
 from supmer.train.stop import StopSignals
-from supmer.tune.objectives import FEWSHOT, check_objectives
+from supmer.tune.checks import check_sweep
+from supmer.tune.objectives import FEWSHOT
 from supmer.tune.page import write_page
 from supmer.tune.progress import SweepProgress
 from supmer.tune.result import Ledger, TrialRecord, best_of, write_best
-from supmer.tune.schedule import build_scheduler, check_schedule, replay
+from supmer.tune.schedule import build_scheduler, replay
 from supmer.tune.search import SweepSearch, num_left
-from supmer.tune.space import check_grid, check_space
 from supmer.tune.trial import SupmerTrial
 from supmer.tune.trial_config import as_single_run, num_concurrent, store_configs, trial_needs
 
@@ -53,25 +53,6 @@ SECONDS_FOR_EARLIER_PROCESSES = 120
 
 RAY_TUNE_FOLDER = "ray_tune"
 """What Ray Tune writes about an experiment; a sweep reads none of it and deletes it."""
-
-
-def check_sweep(config: Config) -> None:
-    """Find the user's mistakes before anything starts.
-
-    Raises:
-        UserError: the space, the objectives or the early stopping cannot work, or the place of the results cannot.
-    """
-    storage.check_local("run.dir", config.run.dir, "a sweep")
-    if config.tune.num_trials is None and config.tune.searcher != "grid":
-        raise setting_error(
-            "tune.num_trials", "null", f"must be a number unless tune.searcher=grid, here {config.tune.searcher}"
-        )
-    check_space(config)
-    check_objectives(config)
-    check_schedule(config)
-    store_configs(config)
-    if config.tune.searcher == "grid":
-        check_grid(config)
 
 
 def run_sweep(config: Config) -> tuple[list[TrialRecord], int]:

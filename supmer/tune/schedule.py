@@ -12,10 +12,8 @@ from typing import Any, NamedTuple
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from supmer.config import Config
-from supmer.errors import setting_error
 from supmer.tune.objectives import cost_of
 from supmer.tune.result import TrialRecord
-from supmer.tune.space import is_searched
 
 STEP = "training_iteration"
 """Name of the meta-steps in the results that trials report to Ray Tune, which counts reports itself where none is given."""
@@ -43,25 +41,6 @@ def build_scheduler(config: Config) -> TrialScheduler:
         case "median":
             # A time slice without end: trials never yield to others, because a pause needs checkpoints that Ray Tune knows.
             return MedianStoppingRule(min_samples_required=3, min_time_slice=math.inf, **common)
-
-
-def check_schedule(config: Config) -> None:
-    """Raise UserError if early stopping could not work as it is set."""
-    tune = config.tune
-    if tune.scheduler == "none":
-        return
-    if is_searched(tune.space, "meta.steps"):
-        wrong = "must be none where tune.space has meta.steps, because it compares trials at equal meta-steps of equal runs"
-        raise setting_error("tune.scheduler", tune.scheduler, wrong)
-    if grace_steps(config) > config.meta.steps:
-        raise setting_error("tune.grace_steps", tune.grace_steps, f"must be at most meta.steps={config.meta.steps}")
-    if config.train.validate_every > grace_steps(config):
-        limit = f"tune.grace_steps={tune.grace_steps}" if tune.grace_steps else f"meta.steps={config.meta.steps}"
-        raise setting_error(
-            "train.validate_every",
-            config.train.validate_every,
-            f"must be at most {limit} with tune.scheduler={tune.scheduler}, because trials report when they validate",
-        )
 
 
 def grace_steps(config: Config) -> int:

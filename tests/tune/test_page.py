@@ -16,9 +16,9 @@ from rich.console import Console
 from supmer.config import Config
 from supmer.config.load import load_config, validate, value_of
 from supmer.errors import UserError
+from supmer.tune.checks import check_sweep
 from supmer.tune.page import compared_study, importances, render
 from supmer.tune.result import Ledger, TrialRecord, best_of, trials_table, write_best
-from supmer.tune.run import check_sweep
 from supmer.tune.space import draw, settings_of
 from supmer.tune.trial_config import command_of, directory_of, num_concurrent, trial_config
 

@@ -14,8 +14,8 @@ from supmer.config import Config
 from supmer.config.load import validate, value_of, with_settings
 from supmer.corpus.clustering import min_num_clusters
 from supmer.errors import UserError
-from supmer.tune.run import check_sweep
-from supmer.tune.space import check_space, draw, grid_points, is_free, setting_names, settings_of
+from supmer.tune.checks import SEARCHABLE, check_space, check_sweep
+from supmer.tune.space import draw, grid_points, settings_of
 from supmer.tune.trial_config import store_configs
 
 CONDITIONAL = {
@@ -184,7 +184,7 @@ def test_kinds_left_out_have_their_store_prepared_too() -> None:
 
 
 def test_everything_that_a_run_computes_from_can_be_searched() -> None:
-    names = {name for name in setting_names() if not is_free(name)}
+    names = set(SEARCHABLE)
     sections = {name.split(".")[0] for name in names}
     assert {"meta", "regularizer", "curriculum", "prompt", "tasks", "backbone", "clusters", "corpus"} <= sections
     assert {"meta.inner_lr", "meta.prompt_lr", "run.seed", "prompt.length", "tasks.kinds", "curriculum.m"} <= names

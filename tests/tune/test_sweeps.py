@@ -8,7 +8,7 @@ import pytest
 from scripts import ROOT, call
 
 from supmer.config.load import load_config
-from supmer.tune.run import check_sweep
+from supmer.tune.checks import check_sweep
 
 SHIPPED = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
 EVIDENCE = [ROOT / "experiments" / "evidence" / name for name in ("ablations.yaml", "rates.yaml")]
