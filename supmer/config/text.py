@@ -32,8 +32,14 @@ def describe(error: ValidationError, root: type[BaseModel]) -> str:
     """Return the first mistake as ``section.key=value: what is allowed``."""
     first = error.errors(include_url=False)[0]
     kind, location, context = first["type"], first["loc"], first.get("ctx", {})
+    model: Any = root
+    field: FieldInfo | None = None  # of an item of a list None: pydantic reports its range
+    for part in location:
+        is_section = isinstance(model, type) and issubclass(model, BaseModel)
+        field = model.model_fields.get(str(part)) if is_section else None
+        model = field.annotation if field else None
     if kind in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
-        message = "must be " + (_bounds(_field_at(root, location)) or _words(context))
+        message = "must be " + ((_bounds(field) if field else "") or _words(context))
     elif kind == "literal_error":
         message = "must be one of " + str(context["expected"]).replace("'", "").replace(" or ", ", ")
     elif kind == "too_short":
@@ -68,10 +74,8 @@ def sections_help(root: type[BaseModel]) -> str:
     return "\n".join(lines)
 
 
-def _bounds(field: FieldInfo | None) -> str:
+def _bounds(field: FieldInfo) -> str:
     """Return the range of a number, for example ``at least 0 and less than 1``."""
-    if field is None:
-        return ""
     found = {name: getattr(item, name) for item in field.metadata for name in _BOUND_WORDS if hasattr(item, name)}
     return _words(found)
 
@@ -80,15 +84,3 @@ def _words(bounds: dict[str, Any]) -> str:
     return " and ".join(
         f"{_BOUND_WORDS[name]} {value:,}" for name, value in bounds.items() if isinstance(value, int | float)
     )
-
-
-def _field_at(root: type[BaseModel], location: tuple[int | str, ...]) -> FieldInfo | None:
-    """Return the setting at a location, or None for an item of a list (whose own range pydantic reports)."""
-    model: Any = root
-    field = None
-    for part in location:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return None
-        field = model.model_fields.get(str(part))
-        model = field.annotation if field else None
-    return field

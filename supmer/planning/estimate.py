@@ -146,6 +146,14 @@ class Planner:
         for load in self.loads:
             of_row = self.costs.row_flops(shape, self.row_length, self._pass(setting, load))
             flops += load.repeats * rows_per_rank(setting, load) * of_row
+        # The largest token budget, in rows of the greatest length, whose passes fit into what is left; 0 if none.
+        longest, left = self.config.tasks.max_length, hardware.usable - parameters - state
+        useful_budget = max(rows_per_rank(setting, load) * longest * (1 + load.mixed) for load in self.loads)
+
+        def need(budget: int) -> int:
+            return max(self._pass_bytes(replace(setting, max_tokens=budget), load) for load in self.loads)
+
+        largest_budget = longest * bisect_right(range(longest, useful_budget + 1, longest), left, key=need)
         # A pass ends with one all-reduce of each task's gradient, pooled state, and a few numbers.
         num_passes = sum(load.repeats for load in self.loads)
         reduced = setting.tasks * (prompt + 4 * shape.config.hidden_size)
@@ -154,8 +162,8 @@ class Planner:
             parameters=parameters,
             activations=activations,
             peak=parameters + max(state + activations, at_end),
-            largest_budget=self._largest_budget(setting, hardware.usable - parameters - state),
-            useful_budget=self._useful_budget(setting),
+            largest_budget=largest_budget,
+            useful_budget=useful_budget,
             gathers=gathers,
             gathered=gathered,
             flops=flops,
@@ -183,17 +191,3 @@ class Planner:
             self._rows(setting, load, width) * self.costs.peak_bytes(shape, width, one) for width in self._widths
         )
         return rows + (gathered if setting.shard_size > 1 else 0)
-
-    def _useful_budget(self, setting: Setting) -> int:
-        longest = self.config.tasks.max_length
-        return max(rows_per_rank(setting, load) * longest * (1 + load.mixed) for load in self.loads)
-
-    def _largest_budget(self, setting: Setting, num_bytes: float) -> int:
-        """Return the largest token budget, in rows of the greatest length, whose passes fit into `num_bytes`; 0 if none."""
-        longest = self.config.tasks.max_length
-        budgets = range(longest, self._useful_budget(setting) + 1, longest)
-
-        def need(budget: int) -> int:
-            return max(self._pass_bytes(replace(setting, max_tokens=budget), load) for load in self.loads)
-
-        return longest * bisect_right(budgets, num_bytes, key=need)

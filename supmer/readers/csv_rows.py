@@ -77,17 +77,6 @@ class Table:
             self.header_line += 1
         first = self.sample[0] if self.sample else ""
         self.hint, self.ends_in_delimiter = "", False
-        self.dialect = self._find(first, wanted, delimiter, quoting)
-        self.header = _split(first, self.dialect)
-        self.how = f"{self.dialect}{self.hint}"
-        rows = [line.rstrip("\r\n") for line in self.sample[1:] if not line.isspace()]
-        self.ends_in_delimiter = all(row.endswith(self.dialect.delimiter) for row in rows)
-
-    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield (number of its first line, fields) of each row with as many fields as the header, read once."""
-        return self._rows(self.live, self.dialect, len(self.header), self.skipped)
-
-    def _find(self, first: str, wanted: Sequence[str], delimiter: str | None, quoting: Quoting | None) -> Dialect:
         if delimiter is None:
             # The one that gives the wanted columns, else the most; the file's name decides where several do.
             usual = "\t" if re.search(r"\.(tsv|tab)\b", self.name.lower()) else ","
@@ -105,7 +94,15 @@ class Table:
         if len(_split(first, dialect)) == 1:
             whole = Dialect(NO_DELIMITER, quoting)
             dialect = min(dialect, whole, key=lambda one: len(self._damage(one)[1]))
-        return dialect
+        self.dialect = dialect
+        self.header = _split(first, self.dialect)
+        self.how = f"{self.dialect}{self.hint}"
+        rows = [line.rstrip("\r\n") for line in self.sample[1:] if not line.isspace()]
+        self.ends_in_delimiter = all(row.endswith(self.dialect.delimiter) for row in rows)
+
+    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield (number of its first line, fields) of each row with as many fields as the header, read once."""
+        return self._rows(self.live, self.dialect, len(self.header), self.skipped)
 
     def _find_quoting(self, delimiter: str) -> Quoting:
         text = "".join(self.sample)
