@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from factories import WIDTH, tiny_backbone
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from supmer.backbone.load import enable_checkpointing
@@ -41,6 +45,28 @@ def test_states_and_gradients_equal_those_of_a_bias_for_each_block(
         found.append((kept, torch.autograd.grad(kept.square().sum(), leaf)[0]))
     for own, ours in zip(*found, strict=True):
         torch.testing.assert_close(ours, own, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mask", [PADDED, None], ids=["padded", "none"])
+def test_fused_attention_is_given_a_bias_that_a_gpu_takes_as_it_is(mask: torch.Tensor | None) -> None:
+    """Of a bias whose rows do not begin at multiples of 8, torch makes a copy in each block, and keeps it (`pad_bias`)."""
+    backbone = tiny_backbone(attention="sdpa")
+    share_position_bias(backbone)
+    given = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is functional.scaled_dot_product_attention:
+                given.append(kwargs["attn_mask"])
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        encode(backbone, torch.randn(2, POSITIONS, WIDTH), mask)
+    assert len(given) == len(backbone.get_encoder().block) > 1
+    assert len({bias.untyped_storage().data_ptr() for bias in given}) == 1
+    for bias in given:
+        assert len(bias) == (1 if mask is None else 2)
+        assert bias.stride(-1) == 1 and not any(stride % 8 for stride in bias.stride()[:-1]), bias.stride()
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
