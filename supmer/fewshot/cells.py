@@ -16,7 +16,7 @@ from supmer.backbone.identity import backbone_identity
 from supmer.config import Config, FewshotConfig
 from supmer.config.effects import digest
 from supmer.config.fewshot import RowCount
-from supmer.config.load import with_settings
+from supmer.config.values import with_settings
 from supmer.fewshot.data import TaskRows
 from supmer.fewshot.forms import asked
 from supmer.fewshot.methods import METHODS

@@ -12,8 +12,8 @@ from supmer import storage
 from supmer.backbone.identity import backbone_identity
 from supmer.config import Config
 from supmer.config.effects import RUN_EFFECTS, digest, settings_that_affect
-from supmer.config.load import to_yaml, validate, with_settings
 from supmer.config.scalars import parse_yaml
+from supmer.config.values import to_yaml, validate, with_settings
 from supmer.corpus.manifest import read_manifest
 from supmer.errors import UserError, setting_error
 from supmer.sole_job import sole_job

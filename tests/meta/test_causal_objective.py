@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from supmer.config import RegularizerConfig
-from supmer.config.load import validate
+from supmer.config.values import validate
 from supmer.meta.learner import Learner
 from supmer.meta.objective import MetaGradients, meta_gradients
 from supmer.meta.passes import PassPlan

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from supmer.backbone.load import finish_backbone
 from supmer.config import BackboneConfig, Config
-from supmer.config.load import validate
+from supmer.config.values import validate
 from supmer.meta.learner import Learner
 from supmer.meta.objective import meta_gradients
 from supmer.meta.passes import PassPlan

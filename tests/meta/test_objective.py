@@ -12,7 +12,7 @@ from factories import NUM_CENTROIDS, WIDTH, exact, random_episodes, random_promp
 from meta_oracle import Oracle, meta_objective
 
 from supmer.config import MetaConfig, RegularizerConfig
-from supmer.config.load import validate
+from supmer.config.values import validate
 from supmer.meta.objective import MetaGradients, meta_gradients, multitask_gradients
 from supmer.meta.passes import PassPlan, plan_rows, support_loss
 from supmer.model.build import build_model

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from made_up_tasks import MemoryStore, made_up_vocabulary, synthetic_store
 
 from supmer.config import Config, TaskKind
-from supmer.config.load import validate
 from supmer.config.method import PUBLISHED_KINDS
+from supmer.config.values import validate
 from supmer.corpus.unit import Unit, UnitKey
 from supmer.errors import UserError
 from supmer.tasks.episode import NO_CENTROID, Episode, Example
