@@ -26,39 +26,16 @@ NOT_NEEDED = (
 )
 sys.modules.update(dict.fromkeys(NOT_NEEDED))  # importing one raises ModuleNotFoundError
 
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from factories import LABEL_TOKENS, VOCABULARY, random_episode, random_episodes, tiny_model  # noqa: E402
+from factories import FIRST_SENTINEL, Words, random_episode, random_episodes, tiny_causal, tiny_model  # noqa: E402
 
 import supmer.tasks.sampler  # noqa: E402, F401
 from supmer.config.values import validate  # noqa: E402
 from supmer.fewshot.methods import METHODS  # noqa: E402
 from supmer.fewshot.tuning import Context, FewShotRows  # noqa: E402
 from supmer.meta.learner import Learner  # noqa: E402
-from supmer.model.causal import PromptedCausal  # noqa: E402
 from supmer.model.prompted import PromptedModel, initial_prompt  # noqa: E402
-
-
-class Words:
-    """Label words of one token each, as `supmer.fewshot.labels.LabelWords` gives them."""
-
-    def __init__(self, opening: list[int]) -> None:
-        self.tokens = [(token,) for token in LABEL_TOKENS]
-        self.first_tokens, self.first_position, self.single_position = [*LABEL_TOKENS], len(opening), True
-        self.opening = opening
-
-    def scored_target(self, label: int) -> np.ndarray:
-        return np.asarray([*self.opening, LABEL_TOKENS[label]], np.int32)
-
-    def by_class(self, scores: np.ndarray) -> np.ndarray:
-        return scores
-
-
-def tiny_causal() -> PromptedCausal:
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = transformers.LlamaConfig(vocab_size=VOCABULARY, num_key_value_heads=2, **sizes)
-    return PromptedCausal(transformers.LlamaForCausalLM(config).requires_grad_(False).eval(), torch.randn(8, 16))
 
 
 def run(model: PromptedModel, opening: list[int]) -> str:
@@ -78,7 +55,7 @@ def run(model: PromptedModel, opening: list[int]) -> str:
 
 def main() -> None:
     torch.manual_seed(0)
-    for model, opening in ((tiny_model(), [95]), (tiny_causal(), [])):
+    for model, opening in ((tiny_model(), [FIRST_SENTINEL]), (tiny_causal(), [])):
         print(run(model, opening))
     loaded = sorted(name for name in NOT_NEEDED if sys.modules.get(name) is not None)
     assert not loaded, f"imported all the same: {loaded}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
+from supmer.model.causal import PromptedCausal
 from supmer.model.seq2seq import PromptedSeq2Seq
 from supmer.tasks.episode import NO_CENTROID, Episode, Example
 
@@ -53,6 +54,42 @@ def tiny_model(
     generator = torch.Generator().manual_seed(seed)
     centroids = torch.randn(NUM_CENTROIDS, WIDTH, generator=generator)
     return PromptedSeq2Seq(tiny_backbone(tied=tied, dropout=dropout, seed=seed, attention=attention), centroids, pooling)
+
+
+def tiny_causal(*, tied: bool = False) -> PromptedCausal:
+    """Wrap a random two-layer llama of width 16 with random centroids; its weights are large enough for logits to differ."""
+    sizes = {"hidden_size": WIDTH, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        num_key_value_heads=2,
+        use_cache=False,
+        tie_word_embeddings=tied,
+        initializer_range=0.3,
+        **sizes,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        backbone = LlamaForCausalLM(config).requires_grad_(False).eval()
+        return PromptedCausal(backbone, torch.randn(NUM_CENTROIDS, WIDTH))
+
+
+class Words:
+    """Label words of one token each, as `supmer.fewshot.labels.LabelWords` gives them.
+
+    Args:
+        opening: what stands before the word: the first sentinel for an encoder-decoder.
+    """
+
+    def __init__(self, opening: list[int]) -> None:
+        self.tokens = [(token,) for token in LABEL_TOKENS]
+        self.first_tokens, self.first_position, self.single_position = [*LABEL_TOKENS], len(opening), True
+        self.opening = opening
+
+    def scored_target(self, label: int) -> np.ndarray:
+        return np.asarray([*self.opening, LABEL_TOKENS[label]], np.int32)
+
+    def by_class(self, scores: np.ndarray) -> np.ndarray:
+        return scores
 
 
 def exact(model: PromptedSeq2Seq) -> PromptedSeq2Seq:

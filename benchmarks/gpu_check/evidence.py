@@ -1,6 +1,6 @@
 """A result from a short lease: meta-training of a real model, then the tuning of a few cells, in this process alone.
 
-All is kept as the jobs keep it: the state of training each minute, each finished cell at once. The same command goes on
+All is kept as the jobs keep it: the state of training every 20 seconds, each finished cell at once. The same command goes on
 where it was stopped, so several leases add up. Needs pyarrow besides, a store that `supmer prepare` has made, and files of
 tasks.
 """
@@ -44,7 +44,7 @@ from supmer.train.run_dir import RunDirectory
 SECTION = "evidence"
 TRAINING_SHARE = 0.6
 """Of the minutes; the rest is for cells."""
-SAVE_SECONDS = 60
+SAVE_SECONDS = 20
 STATE_FILE = "state.safetensors"
 METHODS = ("zero_shot", "prompt_tuning", "supmer_no_regularizer", "supmer")
 

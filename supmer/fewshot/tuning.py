@@ -146,10 +146,7 @@ def tune_prompt(
     descent = Descent([([prompt], context.config.fewshot.learning_rate)], context.config.fewshot)
 
     def step(batch: list[Example]) -> Tensor:
-        raw = prompt_gradient(context, prompt, batch, rows.weights_of(batch))
-        prompt.grad = raw.gradient if regularize is None else regularize(raw)
-        descent.step()
-        return raw.loss
+        return step_prompt(context, descent, prompt, batch, rows.weights_of(batch), regularize)
 
     def dev_score() -> float:
         if context.at_evaluation is not None:
@@ -160,6 +157,24 @@ def tune_prompt(
     descent.report_skipped()
     chosen = best_point(curve)
     return Tuned(context.model, best["prompt"], chosen.step, chosen.dev_score, curve)
+
+
+def step_prompt(
+    context: Context,
+    descent: Descent,
+    prompt: Tensor,
+    batch: Sequence[Example],
+    weights: Sequence[float],
+    regularize: Callable[[PromptGradient], Tensor] | None = None,
+) -> Tensor:
+    """Move the prompt [L, d], which `descent` holds, along the gradient of a batch; return the batch's loss [].
+
+    Nothing is read from the device.
+    """
+    raw = prompt_gradient(context, prompt, batch, weights)
+    prompt.grad = raw.gradient if regularize is None else regularize(raw)
+    descent.step()
+    return raw.loss
 
 
 def prompt_gradient(context: Context, prompt: Tensor, batch: Sequence[Example], weights: Sequence[float]) -> PromptGradient:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from device_reads import Reads
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 
@@ -20,7 +19,6 @@ from supmer.fewshot.cells import Cell, PreparedTask, cap_test_rows, cell_keys, p
 from supmer.fewshot.comparison import check_fewshot, prepare_tasks
 from supmer.fewshot.comparison_files import write_files
 from supmer.fewshot.data import Row, TaskRows, draw_split
-from supmer.fewshot.descent import Descent
 from supmer.fewshot.labels import LabelWords
 from supmer.fewshot.methods import METHODS, prompt_tuning
 from supmer.fewshot.results import Results
@@ -144,19 +142,6 @@ def test_supmer_steps_along_the_bent_gradient(
     torch.testing.assert_close(tuned.prompt, expected, rtol=1e-3, atol=1e-3)
     plain = METHODS["supmer_no_regularizer"].tune(context, rows)
     assert not torch.allclose(plain.prompt, tuned.prompt, atol=1e-2)
-
-
-def test_steps_read_nothing(monkeypatch: pytest.MonkeyPatch, context: Context, rows: FewShotRows) -> None:
-    """On a GPU the processor would wait there. What an evaluation reads is the same after any number of steps."""
-    monkeypatch.setattr(Descent, "FUSED_ON", ("cpu",))
-    for method in ("supmer", "fine_tuning", "lora"):
-        counts = []
-        for steps in (1, 4):
-            settings = changed(context.config, steps=steps, eval_every=steps)
-            with Reads() as reads:
-                METHODS[method].tune(replace(context, config=settings), rows)
-            counts.append(len(reads.found))
-        assert counts[0] == counts[1], (method, reads.found)
 
 
 def test_methods_start_where_they_should(context: Context, rows: FewShotRows, start: Tensor) -> None:
