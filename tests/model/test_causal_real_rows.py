@@ -26,7 +26,7 @@ PROMPT_IDS = torch.arange(100, 108)
 
 
 def check_rows(config: BackboneConfig, task_name: str, data_dir: Path, count: int) -> None:
-    """Compare the logits of the label positions over the whole vocabulary."""
+    """Compare the logits of the label positions over the whole vocabulary, and print how far they are apart at most."""
     if not (data_dir / task_name).is_dir():
         pytest.skip(f"no rows of {task_name}")
     tokenizer, backbone, task = load_tokenizer(config), load_backbone(config), load_task(task_name).for_causal()
@@ -35,6 +35,7 @@ def check_rows(config: BackboneConfig, task_name: str, data_dir: Path, count: in
     examples = Template(task, task.patterns[0], words, tokenizer, MAX_TOKENS).encode(rows)
     model = wrap(backbone, None, "masked")
     prompts = backbone.get_input_embeddings()(PROMPT_IDS).unsqueeze(0)
+    largest = scale = 0.0
     for start in range(0, len(examples), ROWS_AT_ONCE):
         together = examples[start : start + ROWS_AT_ONCE]
         padded = 3 + max(len(row.input_ids) for row in together)
@@ -45,6 +46,9 @@ def check_rows(config: BackboneConfig, task_name: str, data_dir: Path, count: in
             with torch.no_grad():
                 plain = backbone(torch.cat([PROMPT_IDS, ids]).unsqueeze(0)).logits[0, -len(row.target_ids) :]
             torch.testing.assert_close(found[: len(plain)], plain.float(), rtol=1e-4, atol=1e-3)
+            largest = max(largest, float((found[: len(plain)] - plain).abs().max()))
+            scale = max(scale, float(plain.abs().max()))
+    print(f"{task_name}: {len(examples)} rows, logits up to {scale:.1f} differ by at most {largest:.1e}")
 
 
 @pytest.mark.parametrize("task_name", builtin_task_names())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from factories import WIDTH, random_episode, random_episodes, random_prompt, tiny_backbone, tiny_model
+from factories import WIDTH, random_episode, random_episodes, random_prompt, tiny_backbone, tiny_causal, tiny_model
 from safetensors.torch import load_file, save_file
 from torch import distributed, multiprocessing
 from torch.profiler import ProfilerActivity, profile
@@ -91,7 +91,12 @@ def assert_few_rows_end(model: PromptedModel, group: TorchGroup) -> None:
 
 
 def assert_near(found: torch.Tensor, expected: torch.Tensor) -> None:
-    assert float((found - expected).norm()) <= 1e-5 * float(expected.norm())
+    assert relative(found, expected) <= 1e-5
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the norm of the difference over that of the expected; where nothing is expected, nothing may be found."""
+    return float((found - expected).norm() / expected.norm().clamp(min=1e-20))
 
 
 def check_equality(rank: int, world: int, port: int, folder: Path) -> None:
@@ -116,6 +121,27 @@ def check_equality(rank: int, world: int, port: int, folder: Path) -> None:
                 assert share == pytest.approx(1 / size, rel=0.05)
                 if rank == 0:
                     (folder / f"bytes-{sharding}-{world}.json").write_text(json.dumps(share))
+    distributed.destroy_process_group()
+
+
+def check_causal_equality(rank: int, world: int, port: int, folder: Path) -> None:
+    """A decoder-only model sharded over all ranks, over pairs of ranks, or not at all finds the same gradients."""
+    enter(rank, world, port)
+    group = TorchGroup(torch.device("cpu"))
+    for tied in (True, False):
+        whole = tiny_causal(tied=tied)
+        bytes_alone, alone = local_parameter_bytes(whole), compute(whole, "first", PassPlan(4096))
+        for sharding, size in [("none", 1), ("full", world), ("hybrid", 2)]:
+            config = settings(folder / f"causal-{'tied' if tied else 'untied'}", sharding, size)
+            model = tiny_causal(tied=tied)
+            if sharding != "none":
+                model = build_sharded_model(config, whole.centroids, torch.device("cpu"))
+                assert local_parameter_bytes(model) / bytes_alone == pytest.approx(1 / size, rel=0.05)
+            for max_tokens in (40, 4096):
+                found = compute(model, "first", PassPlan(max_tokens, group=group, lockstep=sharding != "none"))
+                errors = [relative(found.prompt, alone.prompt)]
+                errors += [relative(found.regularizer[name], expected) for name, expected in alone.regularizer.items()]
+                assert max(errors) <= 1e-5
     distributed.destroy_process_group()
 
 
@@ -151,6 +177,7 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("backbones")
     for name, tied in (("tied", True), ("untied", False)):
         tiny_backbone(tied=tied).save_pretrained(folder / name)
+        tiny_causal(tied=tied).backbone.save_pretrained(folder / f"causal-{name}")
     for name, change in (("nan", lambda tensors: tensors[QUERY][0].fill_(torch.nan)), ("lacking", lambda t: t.pop(QUERY))):
         broken = shutil.copytree(folder / "tied", folder / name) / "model.safetensors"
         tensors = load_file(broken)
@@ -164,3 +191,7 @@ def test_sharded_gradients_equal_those_of_one_process(world: int, port: int, bac
     multiprocessing.spawn(check_equality, (world, port, backbones), nprocs=world)
     share = json.loads((backbones / f"bytes-full-{world}.json").read_text())
     assert share == pytest.approx(1 / world, rel=0.05)
+
+
+def test_sharded_gradients_of_a_decoder_only_model(backbones: Path) -> None:
+    multiprocessing.spawn(check_causal_equality, (4, 29614, backbones), nprocs=4)
