@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich import box
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
+
+UNBOUNDED = 10_000
+"""Characters in a line, when the width that a table would take is asked for."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +39,9 @@ class Table:
         lines = ([cell.replace("|", r"\|") for cell in line] for line in (self.heads, marks, *self.rows))
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
-    def terminal(self, styles: Mapping[str, str] | None = None) -> RichTable:
+    def terminal(self, styles: Mapping[str, str] | None = None) -> TerminalTable:
         """Return the table for `rich` to print; `styles` are those of cells that hold just this text."""
-        styles = styles or {}
-        table = RichTable(title=self.title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-        for column, head in enumerate(self.heads):
-            table.add_column(Text(head), justify="left" if column < self.num_labels else "right", overflow="fold")
-        for row in self.rows:
-            table.add_row(*(Text(cell, styles.get(cell, "")) for cell in row))
-        return table
+        return TerminalTable(self, styles or {})
 
     def html(self) -> str:
         """Return a table element, all texts escaped; see `page.html` for its style."""
@@ -68,3 +68,32 @@ class Table:
         body = [line(row, number) for number, row in enumerate(self.rows)]
         lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(self.heads), r"\midrule", *body]
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+@dataclass(frozen=True)
+class TerminalTable:
+    """A table as `rich` prints it: columns that do not fit beside the others follow below, under the labels again."""
+
+    table: Table
+    styles: Mapping[str, str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RichTable]:
+        columns = [*range(len(self.table.heads))]
+        labels, shown = columns[: self.table.num_labels], columns[: self.table.num_labels + 1]
+        title, unbounded = self.table.title, options.update(max_width=UNBOUNDED)
+        for column in columns[len(shown) :]:
+            width = Measurement.get(console, unbounded, self._block([*shown, column])).maximum
+            if labels and width > options.max_width:
+                yield self._block(shown, title)
+                shown, title = [*labels], ""
+            shown.append(column)
+        yield self._block(shown, title)
+
+    def _block(self, columns: Sequence[int], title: str = "") -> RichTable:
+        table = RichTable(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+        for column in columns:
+            justify: Literal["left", "right"] = "left" if column < self.table.num_labels else "right"
+            table.add_column(Text(self.table.heads[column]), justify=justify, overflow="fold")
+        for row in self.table.rows:
+            table.add_row(*(Text(row[column], self.styles.get(row[column], "")) for column in columns))
+        return table

@@ -1,4 +1,4 @@
-"""Tables show every character of their cells, whatever they are written in."""
+"""Tables show every character of their cells, whatever they are written in, and fit the terminal."""
 
 from __future__ import annotations
 
@@ -29,3 +29,25 @@ def test_terminal_shows_brackets() -> None:
 )
 def test_special_characters_are_escaped(written: str, expected: str) -> None:
     assert expected in written
+
+
+def printed(table: Table, width: int) -> list[list[str]]:
+    """Return the words of each line that has any."""
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table.terminal())
+    return [line.split() for line in console.file.getvalue().splitlines() if line.strip(" ─")]  # type: ignore[attr-defined]
+
+
+def test_columns_that_do_not_fit_follow_below_under_the_labels() -> None:
+    table = Table(
+        ["task", "ppt", "lora", "bitfit"], [["trec", "50.0", "33.3", "7.0"], ["rte", "1.0", "2.0", "3.0"]], "scores"
+    )
+    whole = [["scores"], ["task", "ppt", "lora", "bitfit"], ["trec", "50.0", "33.3", "7.0"], ["rte", "1.0", "2.0", "3.0"]]
+    assert printed(table, 80) == whole
+    first = [["scores"], ["task", "ppt", "lora"], ["trec", "50.0", "33.3"], ["rte", "1.0", "2.0"]]
+    assert printed(table, 20) == [*first, ["task", "bitfit"], ["trec", "7.0"], ["rte", "3.0"]]
+
+
+def test_text_that_is_no_number_is_folded_where_it_does_not_fit() -> None:
+    lines = printed(Table(["check", "found"], [["memory", "one two three four"]], num_labels=2), 22)
+    assert [word for line in lines for word in line] == ["check", "found", "memory", "one", "two", "three", "four"]
