@@ -32,6 +32,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--mutants", type=int, default=100, help="damaged versions of each kind of file in tests/test_fuzzing.py"
     )
+    parser.addoption(
+        "--real-rows", type=int, default=20, help="rows of each task in tests/model/test_causal_real_rows.py, SmolLM2's part"
+    )
 
 
 @pytest.fixture(scope="session")

