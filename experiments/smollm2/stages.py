@@ -17,6 +17,7 @@ from supmer.backbone.load import load_model_config, resolve_backbone
 from supmer.config import Config
 from supmer.config.load import to_yaml, with_settings
 from supmer.corpus.store import TaskStore
+from supmer.errors import setting_error
 from supmer.fewshot.cell_runner import CellResult, CellRunner
 from supmer.fewshot.cells import cell_keys, plan_cells
 from supmer.fewshot.comparison import prepare_tasks
@@ -46,8 +47,13 @@ def table(config: Config, early: Config | None = None) -> Iterator[str]:
     Args:
         config: the run of the table.
         early: a run that differs by stopping at the first evaluation. Its cells are begun like those of `config`, so
-            they are scored on the way, and no step is done twice.
+            they are scored on the way, and no step is done twice. The rate must be constant: a schedule that falls
+            over fewer steps has other rates from the first step on.
     """
+    if early is not None and config.fewshot.schedule != "constant":
+        raise setting_error(
+            "fewshot.schedule", config.fewshot.schedule, "must be constant, as cells are scored on their way"
+        )
     config = resolve_backbone(config)
     tasks = prepare_tasks(config)
     needed = frozenset().union(*(METHODS[name].needs for name in config.fewshot.methods))

@@ -67,7 +67,7 @@ class FewshotConfig(Section):
     )
     eval_every: int = setting(10, "tuning", "steps between evaluations on dev", ge=1)
     schedule: Literal["constant", "linear", "cosine"] = setting(
-        "constant", "tuning", "of the rate over the steps: as it is, or falling to 0"
+        "linear", "tuning", "of the rate over the steps: as it is, or falling to 0"
     )
     warmup_steps: int = setting(0, "tuning", "first steps, in which the rate grows from 0", ge=0)
     weight_decay: float = setting(0.0, "tuning", "AdamW's", ge=0)

@@ -23,6 +23,7 @@ def config_of(folder: Path, run_dir: str) -> Config:
         f"run.dir={folder / run_dir}",
         f"fewshot.tasks=[{make_task(folder)}]",
         *("fewshot.k=4", "fewshot.steps=4", "fewshot.eval_every=2", "fewshot.methods=[prompt_tuning]", "fewshot.seeds=[0]"),
+        "fewshot.schedule=constant",
     )
     return load_config(None, overrides)
 

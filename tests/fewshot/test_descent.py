@@ -51,7 +51,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         ({"schedule": "linear", "warmup_steps": 5}, WARM),
         ({"schedule": "cosine", "weight_decay": 0.1}, COSINE),
         ({"schedule": "constant", "warmup_steps": 4}, [min(1.0, step / 4) for step in range(STEPS)]),
-        ({}, [1.0] * STEPS),
+        ({}, LINEAR),
     ],
 )
 def test_twenty_steps(settings: dict[str, object], factor: list[float]) -> None:
