@@ -22,7 +22,7 @@ from experiments.embedded_backbone.texts import choose_sentences, excerpt
 from experiments.embedded_backbone.tokenizer import train_tokenizer
 from supmer import storage
 from supmer.config import Config
-from supmer.corpus.reading import read_documents
+from supmer.corpus.reading import read_shards
 from supmer.errors import UserError
 from supmer.runtime import connect_ray
 
@@ -108,9 +108,13 @@ def _texts_and_tokenizer(config: Config, recipe: Recipe, run: Path) -> tuple[lis
     file = run / "texts.json"
     if not file.exists():
         connect_ray()
-        rows = read_documents(config).iter_rows()
+        shards, _, _ = read_shards(config.corpus)
         size = recipe.max_document_characters
-        excerpts = ((row["document"], excerpt(row["document"], row["text"], size)) for row in rows)
+        excerpts = (
+            (name, excerpt(name, text, size))
+            for shard in shards.iter_rows()
+            for name, text in zip(shard["documents"], shard["texts"], strict=True)
+        )
         texts = choose_texts(excerpts, MAX_CHARACTERS)
         ray.shutdown()  # the training that follows takes long and needs none of it
         train_tokenizer(texts, recipe.vocab_size).save_pretrained(run / "tokenizer")

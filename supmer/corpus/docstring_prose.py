@@ -40,35 +40,26 @@ def prose_paragraphs(docstring: str) -> Iterator[str]:
     Only unindented text outside listing sections counts: code blocks, directives, parameter lists and list items are all
     indented or marked. What then has few words, many symbols or no sentence ending is left out.
     """
-    for block in _plain_blocks(inspect.cleandoc(docstring).splitlines()):
-        text = " ".join(block)
-        for pattern, replacement in INLINE_MARKUP:
-            text = pattern.sub(replacement, text)
-        text = " ".join(text.split()).removesuffix("::")
-        is_sentence = text[:1].isupper() and text[-1:] in ".?!" and len(text.split()) >= MIN_WORDS
-        if is_sentence and len(SYMBOLS.findall(text)) <= MAX_SYMBOL_SHARE * len(text):
-            yield text
-
-
-def _plain_blocks(lines: list[str]) -> Iterator[list[str]]:
-    """Yield runs of unindented lines, without headings, listing sections and fenced code."""
+    lines = inspect.cleandoc(docstring).splitlines()
     listing = fenced = False
     block: list[str] = []
-    for line, following in itertools.zip_longest(lines, lines[1:], fillvalue=""):
+    for line, following in itertools.zip_longest([*lines, ""], lines[1:], fillvalue=""):
         if line.startswith("```"):
             fenced = not fenced
         is_underline = UNDERLINE.fullmatch(line.rstrip()) is not None
         is_heading = bool(line.strip()) and UNDERLINE.fullmatch(following.rstrip()) is not None
         if is_heading:
             listing = LISTING_SECTION.fullmatch(line.strip()) is not None
-        if not line.strip() or is_heading or is_underline:
-            yield from _accept(block)
-            block = []
-        elif not (listing or fenced):
-            block.append(line)
-    yield from _accept(block)
-
-
-def _accept(block: list[str]) -> Iterator[list[str]]:
-    if block and not any(line[0].isspace() or MARKUP_START.match(line) for line in block):
-        yield block
+        if line.strip() and not is_heading and not is_underline:
+            block += [] if listing or fenced else [line]
+            continue
+        ended, block = block, []
+        if any(each[0].isspace() or MARKUP_START.match(each) for each in ended):
+            continue
+        text = " ".join(ended)
+        for pattern, replacement in INLINE_MARKUP:
+            text = pattern.sub(replacement, text)
+        text = " ".join(text.split()).removesuffix("::")
+        is_sentence = text[:1].isupper() and text[-1:] in ".?!" and len(text.split()) >= MIN_WORDS
+        if is_sentence and len(SYMBOLS.findall(text)) <= MAX_SYMBOL_SHARE * len(text):
+            yield text

@@ -41,13 +41,6 @@ OWN_NAMES = re.compile(r"\b(pandas|pd|scipy|sklearn|scikit-learn|scikits?|networ
 MASK = "this library"
 
 
-class Document(TypedDict):
-    """One module's docstring prose: its dotted path, and paragraphs separated by blank lines."""
-
-    document: str
-    text: str
-
-
 class TaskRow(TypedDict):
     """One paragraph of the few-shot task with the index of its library in TASK_LABELS."""
 
@@ -55,8 +48,8 @@ class TaskRow(TypedDict):
     label: int
 
 
-def iter_documents(packages: Sequence[str]) -> Iterator[Document]:
-    """Yield one document per module that has prose, in the order of `packages` and then of module paths.
+def iter_documents(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the dotted path and the prose of each module that has some, in the order of `packages` and of module paths.
 
     A paragraph that occurs several times is kept where it comes first; paragraphs of the task are left out.
 
@@ -74,7 +67,7 @@ def iter_documents(packages: Sequence[str]) -> Iterator[Document]:
             kept = [text for text in dict.fromkeys(paragraphs) if text not in seen and task_split(text) is None]
             seen.update(kept)
             if kept:
-                yield Document(document=module, text="\n\n".join(kept))
+                yield module, "\n\n".join(kept)
 
 
 def task_rows(split: Literal["train", "test"]) -> list[TaskRow]:

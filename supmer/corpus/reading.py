@@ -1,4 +1,4 @@
-"""Documents of a corpus as a Ray dataset."""
+"""Documents of a corpus, in shards that tasks of Ray Data or this process read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from supmer.config import Config, CorpusConfig
+from supmer.config import CorpusConfig
 from supmer.corpus.cutting import KEY_RANGE, seeded_keys
 from supmer.corpus.hub import HubShard, hub_shards, read_hub
 from supmer.corpus.records import Record, read_options, read_records
@@ -32,23 +32,6 @@ GROUP_BYTES = 32 << 20
 
 READER_CPUS = 0.5
 """Reserved by a reading task. Other than what follows it: Ray would otherwise fuse both into one task per file."""
-
-
-def read_documents(config: Config) -> Dataset:
-    """Return the corpus as a lazy dataset with the columns `document` (a stable id) and `text`.
-
-    Rows come in no promised order. Rows that cannot be used are left out here; `read_shards` also counts them.
-
-    Raises:
-        UserError: there are no files, or one has no text column.
-    """
-
-    def documents(shard: dict[str, Any]) -> list[dict[str, str]]:
-        return [
-            {"document": str(name), "text": str(text)} for name, text in zip(shard["documents"], shard["texts"], strict=True)
-        ]
-
-    return read_shards(config.corpus)[0].flat_map(documents)
 
 
 def read_shards(corpus: CorpusConfig) -> tuple[Dataset, int, str]:
@@ -183,9 +166,8 @@ def _records(contents: dict[str, Any], config: CorpusConfig, skipped: Skipped) -
     if "packages" in contents:
         from supmer.corpus.package_docs import iter_documents
 
-        for row in iter_documents(contents["packages"]):
-            package = next(name for name in contents["packages"] if f"{row['document']}.".startswith(f"{name}."))
-            yield package, (row["document"], row["text"])
+        for module, text in iter_documents(contents["packages"]):
+            yield next(name for name in contents["packages"] if f"{module}.".startswith(f"{name}.")), (module, text)
         return
     shares = dict(zip(config.paths, config.shares, strict=bool(config.shares)))
     shards = [HubShard(**values) for values in contents.get("shards", ())]

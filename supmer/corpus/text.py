@@ -46,52 +46,45 @@ HASH_ROW_GROUP = 1024
 
 def make_text(config: Config, inputs: dict[str, Any], tokenizer: PreTrainedTokenizerBase, uri: str, here: bool) -> None:
     """Cut the whole corpus into linked units below `uri`, in this process or on Ray; what is finished already is kept."""
-    work = storage.join(uri, WORK)
-    cut = _cut(config, tokenizer, work, here)
-    ranges = [] if config.corpus.deduplicate == "none" else key_ranges(sum(counts[CUT] for counts in cut.values()))
+    work, corpus = storage.join(uri, WORK), config.corpus
+    finished, excluded = storage.join(work, "shards.json"), storage.join(work, "excluded.parquet")
+    cut: dict[str, Skipped] = {}  # the shards, with their counts
+    if storage.exists(finished):
+        cut = {name: Skipped.load(counts) for name, counts in json.loads(storage.read_bytes(finished)).items()}
+    else:
+        if not storage.exists(excluded):
+            write_table(excluded, read_excluded(corpus).to_table())
+        rows: Iterable[dict[str, Any]]
+        if here:
+            groups, num_sources, what = list_groups(corpus)
+            rows = (cut_shard(shard, tokenizer, corpus, work) for group in groups for shard in read_group(group, corpus))
+        else:
+            shards, num_sources, what = read_shards(corpus)
+            arguments = {"tokenizer": ray.put(tokenizer), "corpus": corpus, "work": work}
+            rows = shards.map(cut_shard, fn_kwargs=arguments, num_cpus=1, resources=role_resources("data")).iter_rows()
+        num_units = 0
+        with Progress("reading and cutting", num_sources, what) as progress:
+            for row in rows:
+                cut[row["shard"]] = Skipped.load(row["counts"])
+                num_units += cut[row["shard"]][CUT]
+                progress.note = f"{num_units:,} sentences"
+                progress.add(row["num_finished"])
+        cut = dict(sorted(cut.items()))
+        storage.write_bytes(finished, json.dumps({name: counts.dump() for name, counts in cut.items()}).encode())
+
+    ranges = [] if corpus.deduplicate == "none" else key_ranges(sum(counts[CUT] for counts in cut.values()))
     if ranges:
         finding = Progress("finding duplicates", len(ranges), "ranges of hashes")
         numbered = [(number, low, high) for number, (low, high) in enumerate(ranges)]
-        run_step(finding, _find_range, [work, list(cut)], numbered, here)
-    progress = Progress("linking sentences to their neighbours", len(cut), "shards")
+        run_step(finding, find_range, [work, list(cut)], numbered, here)
+    linking = Progress("linking sentences to their neighbours", len(cut), "shards")
     parts = list(zip(cut, range(len(cut)), strict=False))
-    linked: list[Skipped] = run_step(progress, _link_shard, [uri, len(ranges), config.corpus], parts, here)
+    linked: list[Skipped] = run_step(linking, link_shard, [uri, len(ranges), corpus], parts, here)
     counts = Skipped()
     for one in (*cut.values(), *linked):
         counts.merge(one)
     del counts[CUT]
-    shards = [Shard(name, one["units"]) for name, one in zip(cut, linked, strict=True)]
-    write_text(uri, inputs, shards, counts)
-
-
-def _cut(config: Config, tokenizer: PreTrainedTokenizerBase, work: str, here: bool) -> dict[str, Skipped]:
-    """Read and cut the corpus; return the shards in order, with their counts."""
-    finished = storage.join(work, "shards.json")
-    if storage.exists(finished):
-        return {name: Skipped.load(counts) for name, counts in json.loads(storage.read_bytes(finished)).items()}
-    excluded = storage.join(work, "excluded.parquet")
-    if not storage.exists(excluded):
-        write_table(excluded, read_excluded(config.corpus).to_table())
-    corpus = config.corpus
-    rows: Iterable[dict[str, Any]]
-    if here:
-        groups, num_sources, what = list_groups(corpus)
-        rows = (cut_shard(shard, tokenizer, corpus, work) for group in groups for shard in read_group(group, corpus))
-    else:
-        shards, num_sources, what = read_shards(corpus)
-        arguments = {"tokenizer": ray.put(tokenizer), "corpus": corpus, "work": work}
-        rows = shards.map(cut_shard, fn_kwargs=arguments, num_cpus=1, resources=role_resources("data")).iter_rows()
-    cut = {}
-    with Progress("reading and cutting", num_sources, what) as progress:
-        num_units = 0
-        for row in rows:
-            cut[row["shard"]] = Skipped.load(row["counts"])
-            num_units += cut[row["shard"]][CUT]
-            progress.note = f"{num_units:,} sentences"
-            progress.add(row["num_finished"])
-    cut = dict(sorted(cut.items()))
-    storage.write_bytes(finished, json.dumps({name: counts.dump() for name, counts in cut.items()}).encode())
-    return cut
+    write_text(uri, inputs, [Shard(name, one["units"]) for name, one in zip(cut, linked, strict=True)], counts)
 
 
 def cut_shard(
@@ -118,7 +111,7 @@ def cut_shard(
     return {"shard": row["shard"], "counts": counts.dump(), "num_finished": row["num_finished"]}
 
 
-def _find_range(work: str, shards: list[str], number: int, low: int, high: int) -> None:
+def find_range(work: str, shards: list[str], number: int, low: int, high: int) -> None:
     """Write what is repeated of the hashes in [low, high); only the row groups that hold some are read."""
     file = _repeated(work, number)
     if storage.exists(file):
@@ -128,7 +121,7 @@ def _find_range(work: str, shards: list[str], number: int, low: int, high: int) 
     write_table(file, table, HASH_ROW_GROUP)
 
 
-def _link_shard(uri: str, num_ranges: int, corpus: CorpusConfig, name: str, number: int) -> Skipped:
+def link_shard(uri: str, num_ranges: int, corpus: CorpusConfig, name: str, number: int) -> Skipped:
     """Drop repeated documents and units of a shard and give the others their neighbours; return the counts."""
     file, work = units_path(uri, name), storage.join(uri, WORK)
     counts = read_counts(file)
@@ -155,7 +148,5 @@ def _excluded_text(uri: str) -> ExcludedText:
     return ExcludedText.from_table(read_table(uri))
 
 
-@lru_cache(maxsize=1)
-def _fetched(reference: ray.ObjectRef[PreTrainedTokenizerBase]) -> PreTrainedTokenizerBase:
-    """Fetch the tokenizer that the driver has loaded, which takes less than to find and load it as one of any model."""
-    return ray.get(reference)
+_fetched = lru_cache(maxsize=1)(ray.get)
+"""Fetches the tokenizer that the driver has loaded: that takes less than to find and load it, as one of any model."""

@@ -31,24 +31,12 @@ def run(config: Config, arguments: argparse.Namespace) -> None:
         store_dir = storage.absolute(config.corpus.store_dir)
         print("\n".join(remove_stores(store_dir, arguments.remove)) if arguments.remove else table(list_stores(store_dir)))
         return
-    if arguments.elbow:
-        from supmer.backbone.load import resolve_backbone
-        from supmer.corpus.elbow import elbow
-        from supmer.corpus.elbow import table as elbow_table
-
-        print(elbow_table(elbow(resolve_backbone(config), arguments.elbow)))
-        return
     from supmer.backbone.load import resolve_backbone
     from supmer.corpus.inspection import log_clusters
     from supmer.corpus.manifest import read_manifest
     from supmer.corpus.prepare import prepare
 
     log_clusters(read_manifest(prepare(resolve_backbone(config), arguments.strict)))
-
-
-def numbers(text: str) -> list[int]:
-    """Read numbers between commas."""
-    return [int(part) for part in text.split(",")]
 
 
 def names(text: str) -> list[str]:
@@ -58,9 +46,6 @@ def names(text: str) -> list[str]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inspect", metavar="STORE", help="print what a store holds, and prepare nothing")
-    parser.add_argument(
-        "--elbow", metavar="K,K,...", type=numbers, help="print inertia and silhouette for these numbers of clusters"
-    )
     parser.add_argument(
         "--list-stores", action="store_true", help="print what lies in corpus.store_dir, with sizes and last use"
     )

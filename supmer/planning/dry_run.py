@@ -57,9 +57,7 @@ def dry_run(config: Config) -> Iterator[str]:
                 num_workers=workers, use_gpu=has_gpu, resources_per_worker=worker_resources(config.train)
             ),
             run_config=ray.train.RunConfig(
-                storage_path=folder,
-                name="dry-run",
-                logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+                storage_path=folder, name="dry-run", logging_config=ray.train.LoggingConfig(log_level="WARNING")
             ),
         )
         measured = Measured(*trainer.fit().return_value)

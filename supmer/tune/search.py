@@ -163,9 +163,5 @@ def frozen_trial(
     drawer = FixedTrial(record.draws)
     draw(config, drawer)
     return create_trial(
-        state=state,
-        values=values,
-        params=record.draws,
-        distributions=drawer.distributions,
-        intermediate_values=reports,
+        state=state, values=values, params=record.draws, distributions=drawer.distributions, intermediate_values=reports
     )

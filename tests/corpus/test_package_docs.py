@@ -102,8 +102,8 @@ def toy_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_documents_follow_the_source(toy_package: str) -> None:
     documents = list(iter_documents([toy_package]))
-    assert [document["document"] for document in documents] == ["toy_docs", "toy_docs.b", "toy_docs.escape"]
-    assert documents[1]["text"].split("\n\n") == [
+    assert [module for module, _ in documents] == ["toy_docs", "toy_docs.b", "toy_docs.escape"]
+    assert documents[1][1].split("\n\n") == [
         "The second function comes after the class below.",
         "A thing has one method that says what it does.",
         "Do what the name of the method says.",
@@ -125,7 +125,7 @@ def test_names_are_masked() -> None:
 @pytest.mark.slow
 def test_task_and_corpus_share_no_paragraph() -> None:
     rows = {split: task_rows(split) for split in ("train", "test")}
-    corpus = {mask_names(text) for document in iter_documents(list(TASK_LABELS)) for text in document["text"].split("\n\n")}
+    corpus = {mask_names(text) for _, prose in iter_documents(list(TASK_LABELS)) for text in prose.split("\n\n")}
     texts = {split: {row["text"] for row in found} for split, found in rows.items()}
     assert texts["train"].isdisjoint(texts["test"])
     assert corpus.isdisjoint(texts["train"] | texts["test"])

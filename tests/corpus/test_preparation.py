@@ -30,7 +30,7 @@ from supmer.corpus.duplicates import REPEATED_SCHEMA, key_ranges
 from supmer.corpus.embedding import Encoder
 from supmer.corpus.manifest import read_manifest
 from supmer.corpus.prepare import prepare
-from supmer.corpus.reading import read_documents
+from supmer.corpus.reading import read_shards
 from supmer.corpus.store import TaskStore
 from supmer.errors import UserError
 from supmer.readers.files import FoundFiles
@@ -66,10 +66,13 @@ def written_in(stores: Path) -> dict[Path, int]:
 @pytest.mark.cluster
 @pytest.mark.usefixtures("cluster")
 def test_documents_are_read_with_stable_ids(make_config: MakeConfig, tmp_path: Path, documents: list[str]) -> None:
-    rows = {row["document"]: row["text"] for row in read_documents(make_config(tmp_path)).iter_rows()}
+    def documents_of(config: Config) -> dict[str, str]:
+        shards = read_shards(config.corpus)[0].iter_rows()
+        return {name: text for shard in shards for name, text in zip(shard["documents"], shard["texts"], strict=True)}
+
+    rows = documents_of(make_config(tmp_path))
     assert rows == {f"a.jsonl#{i}" if i < 25 else f"b.jsonl#{i - 25}": text for i, text in enumerate(documents)}
-    limited = [row["document"] for row in read_documents(make_config(tmp_path, "corpus.max_documents=27")).iter_rows()]
-    assert sorted(limited) == sorted([*rows][:27])
+    assert sorted(documents_of(make_config(tmp_path, "corpus.max_documents=27"))) == sorted([*rows][:27])
 
 
 def test_store_holds_what_one_process_computes(store: TaskStore, make_config: MakeConfig, documents: list[str]) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-import pytest
 
-from supmer.corpus.elbow import Point, knee, table
 from supmer.corpus.manifest import SCHEMA_VERSION, Manifest, StoredFile
 from supmer.corpus.summaries import (
     ClusterSummary,
@@ -75,12 +73,3 @@ def test_the_picture_names_clusters_by_their_words() -> None:
     picture = draw_clusters(manifest, np.eye(2, 3, dtype=np.float32))
     assert picture == draw_clusters(manifest, np.eye(2, 3, dtype=np.float32))
     assert b"0 river boat" in picture and b"silhouette 0.125" in picture
-
-
-@pytest.mark.parametrize(
-    ("inertias", "expected"), [([100, 20, 15, 12], 4), ([100, 90, 20, 12], 8), ([5, 5, 5, 5], 2), ([100, 50], 2)]
-)
-def test_the_knee_is_where_more_clusters_stop_helping(inertias: list[float], expected: int) -> None:
-    points = [Point(2 ** (index + 1), inertia, None) for index, inertia in enumerate(inertias)]
-    assert knee(points) == expected
-    assert table(points).endswith(f"clusters.num_clusters={expected}")
