@@ -14,8 +14,8 @@ import json
 import logging
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import count
+from typing import Any, Literal, NamedTuple
 
 import safetensors.torch
 from pyarrow import fs
@@ -60,8 +60,7 @@ class Manifest(BaseModel):
     state_sha256: str
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """A checkpoint that was read and found whole."""
 
     manifest: Manifest
@@ -146,11 +145,8 @@ def read_manifest(folder: str) -> Manifest:
 
 def new_name(taken: Collection[str], step: int) -> str:
     """Return a folder name for a checkpoint of `step` that no earlier attempt has used."""
-    name, attempt = f"step_{step:08d}", 1
-    while name in taken:
-        attempt += 1
-        name = f"step_{step:08d}_{attempt}"
-    return name
+    first = f"step_{step:08d}"
+    return next(name for attempt in count(1) if (name := first if attempt == 1 else f"{first}_{attempt}") not in taken)
 
 
 def find_newest(
@@ -219,8 +215,9 @@ def forget_ray_snapshot(checkpoints: str) -> None:
     Ray writes it in place and refuses to start if it is cut off or names a folder that is gone. The folders say all that
     is needed, so this program never reads it.
     """
-    filesystem, path = storage.resolve(storage.join(checkpoints, RAY_SNAPSHOT))
-    if storage.exists(storage.join(checkpoints, RAY_SNAPSHOT)):
+    snapshot = storage.join(checkpoints, RAY_SNAPSHOT)
+    if storage.exists(snapshot):
+        filesystem, path = storage.resolve(snapshot)
         filesystem.delete_file(path)
 
 

@@ -43,13 +43,12 @@ class Listeners:
     """Passes what the workers send to the terminal, to the trackers of `log.trackers` and to an observer."""
 
     def __init__(self, config: Config, directory: RunDirectory, observer: Observer | None) -> None:
-        self._terminal = Terminal(config)
+        self._terminal, self._observer, self._every = Terminal(config), observer, config.log.every
         sweep = find_sweep(directory)
         group = config.log.group or (posixpath.basename(sweep.uri) if sweep else None)
         tracked = Tracked(config.run.name, group, directory.uri, all_settings(config), continues=True)
         self._trackers = Trackers(config, tracked)
-        self._every, self._results = config.log.every, (directory.prompt, directory.regularizer)
-        self._observer = observer
+        self._results = directory.prompt, directory.regularizer
 
     def receive(self, events: list[Event]) -> None:
         """Pass events on, of which there may be none; a failure that a worker sent is raised."""

@@ -23,8 +23,8 @@ COLUMNS = (
 def to_json(record: StepRecord) -> str:
     """Return one line of JSON without the newline; what is not finite becomes null."""
     values = {name: getattr(record, name) for name in COLUMNS}
-    is_lost = {name: isinstance(value, float) and not math.isfinite(value) for name, value in values.items()}
-    return json.dumps({name: None if is_lost[name] else value for name, value in values.items()})
+    lost = {name: None for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)}
+    return json.dumps(values | lost)
 
 
 class MetricsLog:

@@ -34,17 +34,21 @@ def render(name: str, rows: Sequence[Row], settings: str, links: Mapping[str, st
     """Return the page for the rows of a `metrics.jsonl`."""
     train = [row for row in rows if row["split"] == "train"]
     validation = [row for row in rows if row["split"] == "validation"]
-    seconds = "Seconds a meta-step and, of these, waiting for episodes"
     figures = {
         "Meta-validation query loss": curves_by_kind(validation, "query_loss"),
         "Query loss in meta-training": curves_by_kind(train, "query_loss"),
         "Support loss in meta-training": curves_by_kind(train, "support_loss"),
         "Gate z and gradient similarity": _columns(train, "gate", "similarity"),
         "Mixup parameter b of the curriculum": _columns(train, "mixup_b"),
-        seconds: _columns(train, "step_seconds", "data_wait_seconds"),
+        "Seconds a meta-step and, of these, waiting for episodes": _columns(train, "step_seconds", "data_wait_seconds"),
     }
     markers = dict.fromkeys(figures, "") | {"Meta-validation query loss": "o"}  # a few points only
-    parts = [paragraph(_summary(train))]
+    parts = [paragraph("No meta-step was done.")]
+    if seconds := sum(row["step_seconds"] for row in train):
+        tokens = sum(row["tokens"] for row in train)
+        waited = sum(row["data_wait_seconds"] for row in train) / seconds
+        done = f"{train[-1]['step']:,} meta-steps, {tokens:,} tokens in {seconds:,.0f} s ({tokens / seconds:,.0f} tokens/s)"
+        parts = [paragraph(f"{done}, {waited:.1%} of it waiting for episodes.")]
     compared = [
         [kind, f"{losses[0]:.4f}", f"{losses[-1]:.4f}", f"{steps[-1]:.0f}"]
         for kind, (steps, losses) in curves_by_kind(validation, "query_loss").items()
@@ -54,18 +58,6 @@ def render(name: str, rows: Sequence[Row], settings: str, links: Mapping[str, st
     for title, found in figures.items():
         parts += [heading(title), figure(curves(found, "meta-steps", markers[title]), title)]
     return page(name, *parts, folded("Settings", settings), links=links)
-
-
-def _summary(train: Sequence[Row]) -> str:
-    seconds = sum(row["step_seconds"] for row in train)
-    if not seconds:
-        return "No meta-step was done."
-    tokens = sum(row["tokens"] for row in train)
-    waited = sum(row["data_wait_seconds"] for row in train) / seconds
-    return (
-        f"{train[-1]['step']:,} meta-steps, {tokens:,} tokens in {seconds:,.0f} s ({tokens / seconds:,.0f} tokens/s), "
-        f"{waited:.1%} of it waiting for episodes."
-    )
 
 
 def curves_by_kind(rows: Iterable[Row], column: str) -> dict[str, Curve]:

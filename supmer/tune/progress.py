@@ -101,8 +101,14 @@ class SweepProgress(Callback):  # type: ignore[misc]
         return int(record.settings.get("meta.steps", self._config.meta.steps))
 
     def _steps_done(self, record: TrialRecord) -> int:
-        """Return a trial's meta-steps; those of a running trial are read from its metrics."""
-        return record.step if record.is_finished else max(record.step, _last_step(RunDirectory(record.directory).metrics))
+        """Return a trial's meta-steps; of a running trial those of the last whole line of its metrics."""
+        metrics = Path(RunDirectory(record.directory).metrics)
+        if record.is_finished or not metrics.exists():
+            return record.step
+        with metrics.open("rb") as file:
+            file.seek(max(0, metrics.stat().st_size - 4096))
+            lines = file.read().split(b"\n")[:-1]
+        return max(record.step, int(json.loads(lines[-1])["step"]) if lines else 0)
 
     def _record(self, trial: Trial) -> TrialRecord:
         """Return the record of a trial, its time brought up to date."""
@@ -110,17 +116,6 @@ class SweepProgress(Callback):  # type: ignore[misc]
         if record.trial in self._started:  # else it failed before it started
             record.seconds = time.monotonic() - self._started[record.trial]
         return record
-
-
-def _last_step(metrics: str) -> int:
-    """Return the meta-step of the last whole line of a local `metrics.jsonl`, 0 if there is none."""
-    path = Path(metrics)
-    if not path.exists():
-        return 0
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 4096))
-        lines = file.read().split(b"\n")[:-1]
-    return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
 def _error_of(trial: Trial) -> str:
