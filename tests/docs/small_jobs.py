@@ -1,25 +1,24 @@
 """Stands for `supmer` and `python` on the PATH of the shell blocks: the same command, with fewer steps and rows.
 
-    small_jobs.py supmer JOB [ARGUMENT ...]
-    small_jobs.py python [ARGUMENT ...]
-
-`supmer serve` returns when the endpoint answers, as its reader goes on in a second terminal.
+small_jobs.py supmer JOB [ARGUMENT ...]
+small_jobs.py python [ARGUMENT ...]
 """
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
-import time
-import urllib.request
-from pathlib import Path
 
 SMALLER = {
     "metatrain": ["meta.steps=2", "train.validate_every=2", "train.checkpoint_every=2", "train.validation_episodes=1"],
-    "prompt-tune": ["fewshot.seeds=[0]", "fewshot.steps=2", "fewshot.eval_every=2", "fewshot.max_test_rows=16"],
-    "serve": ["serve.max_replicas=1"],
+    "prompt-tune": [
+        "fewshot.seeds=[0]",
+        "fewshot.steps=2",
+        "fewshot.eval_every=2",
+        "fewshot.max_test_rows=16",
+        "fewshot.concurrency=0",
+    ],
 }
 SMALLER["tune"] = [*SMALLER["metatrain"], "tune.num_trials=1", "tune.scheduler=none"]
 SMALLER["prepare"] = [
@@ -50,20 +49,7 @@ def main() -> None:
     else:
         job_arguments = [job, *arguments]
     command = [sys.executable, *program, *job_arguments, *smaller]
-    if job != "serve":
-        os.execv(sys.executable, command)
-    with Path("server.log").open("w") as log:  # not the pipes of the block: who reads them waits until all ends are closed
-        server = subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
-    Path("server.pid").write_text(str(server.pid))
-    for _ in range(300):
-        time.sleep(1)
-        try:
-            urllib.request.urlopen("http://127.0.0.1:8000/healthz").close()
-            return
-        except OSError:
-            if server.poll() is not None:
-                break
-    sys.exit(f"the endpoint does not answer: {Path('server.log').read_text()}")
+    os.execv(sys.executable, command)
 
 
 if __name__ == "__main__":

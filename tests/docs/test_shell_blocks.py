@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import pytest
-from waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL_JOBS = Path(__file__).with_name("small_jobs.py")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FIRST = [ROOT / "docs" / name for name in ("tutorial.md", "index.md")]
 """These make the text, the task and the runs that the other pages use."""
@@ -61,48 +55,13 @@ def test_blocks_need_what_is_known_here() -> None:
     assert sum(not block.needs for block in BLOCKS) > 15
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a checkout has it, with commands that do less."""
-    folder = tmp_path_factory.mktemp("docs")
-    for name in ("configs", "pipeline"):
-        (folder / name).symlink_to(ROOT / name)
-    (folder / "docs").mkdir()
-    shutil.copy(ROOT / "docs" / "standard_library.py", folder / "docs")
-    for name in ("supmer", "python"):
-        program = folder / ".venv" / "bin" / name
-        program.parent.mkdir(parents=True, exist_ok=True)
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} {SMALL_JOBS} {name} "$@"\n')
-        program.chmod(0o755)
-    (folder / ".venv" / "bin" / "activate").write_text("")
-    return folder
-
-
-def stop_server(file: Path) -> None:
-    """End the endpoint that a block has started: one Ray cluster at a time has room on a machine."""
-    if not file.exists():
-        return
-    server = psutil.Process(int(file.read_text()))
-    file.unlink()
-    server.terminate()
-    wait_until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE, 120)
-
-
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("block", [block for block in BLOCKS if not block.needs], ids=lambda block: block.name)
-def test_block_runs(block: Block, folder: Path) -> None:
-    environment = {
-        **os.environ,
-        "PATH": f"{folder / '.venv' / 'bin'}:{os.environ['PATH']}",
-        "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
-    }
-    try:
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", block.text], cwd=folder, env=environment, capture_output=True, text=True
-        )
-    finally:
-        stop_server(folder / "server.pid")
+def test_block_runs(block: Block, folder: Path, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block.text], cwd=folder, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
