@@ -132,12 +132,14 @@ class Terminal:
 
 
 def tracked_values(record: StepRecord) -> dict[str, float]:
-    """Return what trackers get of a meta-step or a validation."""
+    """Return what trackers get of a meta-step or a validation; a validation has a record for each kind at the same step."""
+    of_kind = f"{record.split}/{record.kind}"
+    every = "train" if record.split == "train" else of_kind
     values = {
-        f"{record.split}/{record.kind}/query_loss": record.query_loss,
-        f"{record.split}/{record.kind}/support_loss": record.support_loss,
-        f"{record.split}/gate": record.gate,
-        f"{record.split}/similarity": record.similarity,
+        f"{of_kind}/query_loss": record.query_loss,
+        f"{of_kind}/support_loss": record.support_loss,
+        f"{every}/gate": record.gate,
+        f"{every}/similarity": record.similarity,
     }
     if record.split == "train":
         values |= {

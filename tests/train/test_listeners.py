@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 
 from supmer.config import TaskKind
 from supmer.config.load import load_config
 from supmer.meta.record import StepRecord
-from supmer.train.listeners import Terminal
+from supmer.train.listeners import Terminal, tracked_values
 
 
 def train_record(step: int, kind: TaskKind = "nsp", loss: float = 1.5) -> StepRecord:
@@ -71,3 +72,8 @@ def test_a_validation_that_is_begun_again_has_each_kind_once(terminal: Terminal,
     for kind, loss in (("nsp", 9.0), ("nsp", 1.25), ("scc", 2.5)):
         terminal.show(validation_record(20, kind, loss))
     assert caplog.messages == ["step 20/25  validation loss  nsp 1.2500  scc 2.5000"]
+
+
+def test_kinds_validated_at_one_step_share_no_name_in_trackers() -> None:
+    names = [tracked_values(validation_record(20, kind, 1.0)).keys() for kind in get_args(TaskKind)]
+    assert sum(map(len, names)) == len(set().union(*names)) > 0
