@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +20,7 @@ from supmer.meta.losses import cross_entropy
 from supmer.meta.passes import PassPlan, plan_rows, run_pass, support_loss
 from supmer.model.prompted import PromptedModel
 from supmer.model.regularizer import GradientRegularizer
-from supmer.model.rows import collate, send
+from supmer.model.rows import Rows, collate, send
 from supmer.tasks.episode import Example
 
 if TYPE_CHECKING:  # they take seconds to import, or read files by pyarrow
@@ -53,6 +53,19 @@ class Context:
     def max_tokens(self) -> int:
         """Padded encoder positions per forward pass."""
         return batch_tokens(self.config.train.max_tokens_per_microbatch, self.device)
+
+    @property
+    def no_prompt(self) -> Tensor:
+        """A prompt [0, d]."""
+        return torch.empty(0, self.model.width, device=self.device)
+
+    def passes(self, examples: Sequence[Example]) -> list[list[int]]:
+        """Return the rows of each forward pass without a prompt."""
+        return plan_microbatches([len(example.input_ids) for example in examples], 0, self.max_tokens)
+
+    def collate(self, examples: Sequence[Example]) -> Rows:
+        """Return rows of one task as tensors on the device."""
+        return collate(examples, [0] * len(examples)).to(self.device)
 
 
 @dataclass(frozen=True)
@@ -177,6 +190,39 @@ def step_prompt(
     return raw.loss
 
 
+def tune_parameters(
+    context: Context,
+    rows: FewShotRows,
+    groups: Sequence[tuple[Iterable[Tensor], float]],
+    backward: Callable[[list[Example]], Tensor],
+    dev_score: Callable[[], float],
+    trained: Callable[[], Mapping[str, Tensor]],
+) -> Tuned:
+    """Tune parameters by AdamW; return the best state on dev as parts of the frozen backbone, without a prompt.
+
+    Args:
+        context: backbone and settings.
+        rows: the few-shot rows.
+        groups: parameters, and their rate before the schedule.
+        backward: gives the parameters the gradients of a batch, and returns its mean loss [].
+        dev_score: scores the parameters as they are.
+        trained: names what is kept of the best state.
+    """
+    settings = context.config.fewshot
+    descent = Descent(groups, settings)
+
+    def step(batch: list[Example]) -> Tensor:
+        descent.zero_grad()
+        loss = backward(batch)
+        descent.step()
+        return loss
+
+    curve, best = keep_best(settings, rows, step, dev_score, trained)
+    descent.report_skipped()
+    chosen = best_point(curve)
+    return Tuned(context.model, context.no_prompt, chosen.step, chosen.dev_score, curve, best)
+
+
 def prompt_gradient(context: Context, prompt: Tensor, batch: Sequence[Example], weights: Sequence[float]) -> PromptGradient:
     """Return the gradient of the mean of the rows' weighted cross entropies; the token budget says in how many passes."""
     context.model.train()
@@ -188,25 +234,30 @@ def prompt_gradient(context: Context, prompt: Tensor, batch: Sequence[Example], 
     return PromptGradient(result.gradients[0], result.hidden[0], result.losses[0])
 
 
+def backward_of_rows(
+    context: Context, batch: Sequence[Example], weights: Sequence[float], losses: Callable[[Rows, list[int]], Tensor]
+) -> Tensor:
+    """Add the gradient of the mean of the rows' weighted losses to what is trained; return that mean [].
+
+    `losses` returns those of some rows [B], given with their places in the batch; the token budget says of how many at once.
+    """
+    total = torch.zeros((), dtype=torch.float64, device=context.device)
+    for group in context.passes(batch):
+        found = losses(context.collate([batch[index] for index in group]), group)
+        of_rows = send(torch.tensor([weights[index] for index in group], dtype=found.dtype), context.device)
+        share = found @ of_rows / len(batch)
+        torch.autograd.backward([share])
+        total += share.detach()
+    return total
+
+
 def backward_without_prompt(
     context: Context, model: PromptedModel, batch: Sequence[Example], weights: Sequence[float]
 ) -> Tensor:
-    """Add the gradient of the mean of the rows' weighted cross entropies to what the model trains; return that mean [].
-
-    The model reads the pattern alone.
-    """
+    """Do the same with cross entropies; the model, which is trained or holds what is, reads the pattern alone."""
     model.train()
-    prompts = torch.empty(1, 0, model.width, device=context.device)
-    loss = torch.zeros((), dtype=torch.float64, device=context.device)
-    for group in plan_microbatches([len(example.input_ids) for example in batch], 0, context.max_tokens):
-        rows = collate([batch[index] for index in group], [0] * len(group)).to(context.device)
-        losses = cross_entropy(model(prompts, rows).logits, rows.labels)
-        share = (
-            losses @ send(torch.tensor([weights[index] for index in group], dtype=losses.dtype), context.device) / len(batch)
-        )
-        torch.autograd.backward([share])
-        loss += share.detach()
-    return loss
+    prompts = context.no_prompt.unsqueeze(0)
+    return backward_of_rows(context, batch, weights, lambda rows, _: cross_entropy(model(prompts, rows).logits, rows.labels))
 
 
 def evaluate_rows(context: Context, model: PromptedModel, prompt: Tensor, rows: FewShotRows) -> float:
@@ -231,9 +282,13 @@ def keep_best(
     curve: list[CurvePoint] = []
     best: dict[str, Tensor] = {}
     losses: list[Tensor] = []
-    batches = _batches(rows, settings.batch_size)
+    generator = np.random.default_rng(rows.seed)
+    pending: list[Example] = []
     for number in range(1, settings.steps + 1):
-        losses.append(step(next(batches)))
+        while len(pending) < settings.batch_size:  # every epoch in a new order, batches running on across epochs
+            pending += [rows.train[index] for index in generator.permutation(len(rows.train))]
+        batch, pending = pending[: settings.batch_size], pending[settings.batch_size :]
+        losses.append(step(batch))
         if number % settings.eval_every and number < settings.steps:
             continue
         point = CurvePoint(number, float(np.mean(torch.stack(losses).tolist())), dev_score())
@@ -249,14 +304,3 @@ def keep_best(
 def best_point(curve: Sequence[CurvePoint]) -> CurvePoint:
     """Return the evaluation with the highest dev score, the earliest of equals."""
     return max(curve, key=lambda point: point.dev_score)
-
-
-def _batches(rows: FewShotRows, batch_size: int) -> Iterator[list[Example]]:
-    """Yield batches for ever: every epoch a new order, batches running on across epochs."""
-    generator = np.random.default_rng(rows.seed)
-    pending: list[Example] = []
-    while True:
-        while len(pending) < batch_size:
-            pending += [rows.train[index] for index in generator.permutation(len(rows.train))]
-        yield pending[:batch_size]
-        pending = pending[batch_size:]

@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from supmer.fewshot.methods import (
-    bitfit,
-    fine_tuning,
-    lora,
-    perfect,
-    ppt,
-    prefix_tuning,
-    prompt_tuning,
-    supmer,
-    supmer_no_regularizer,
-    unified_ppt,
-    zero_shot,
-)
+from supmer.fewshot.methods import bitfit, fine_tuning, lora, perfect, ppt, prefix_tuning, prompt_tuning, supmer, zero_shot
 from supmer.fewshot.tuning import Method
 
 METHODS: dict[str, Method] = {
@@ -22,8 +10,8 @@ METHODS: dict[str, Method] = {
     "fine_tuning": fine_tuning.METHOD,
     "prompt_tuning": prompt_tuning.METHOD,
     "ppt": ppt.METHOD,
-    "unified_ppt": unified_ppt.METHOD,
-    "supmer_no_regularizer": supmer_no_regularizer.METHOD,
+    "unified_ppt": ppt.UNIFIED,
+    "supmer_no_regularizer": supmer.NO_REGULARIZER,
     "supmer": supmer.METHOD,
     "perfect": perfect.METHOD,
     "lora": lora.METHOD,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from supmer.fewshot.parts import Parts, method_of
+from supmer.fewshot.parts import method_of
 from supmer.model.cross_attention import FewQueryAttention
 from supmer.model.prompted import PromptedModel
 
@@ -50,4 +50,4 @@ def inserted(model: PromptedModel, _: int, seed: int) -> Iterator[dict[str, Tens
             handle.remove()
 
 
-METHOD = method_of(Parts(inserted), rate=1e-2)
+METHOD = method_of(inserted, rate=1e-2)

@@ -3,43 +3,32 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
-import torch
-
-from supmer.fewshot.descent import Descent
 from supmer.fewshot.tuning import (
     Context,
     FewShotRows,
     Method,
     Tuned,
     backward_without_prompt,
-    best_point,
     evaluate_rows,
-    keep_best,
+    tune_parameters,
 )
-from supmer.tasks.episode import Example
 
 
 def tune(context: Context, rows: FewShotRows) -> Tuned:
     """Train the copy, in fp32, at `fewshot.fine_tuning_rate` and keep the best on dev."""
     model = copy.deepcopy(context.model).float().requires_grad_(True)
-    prompt = torch.empty(0, model.width, device=context.device)
-    descent = Descent([(model.parameters(), context.config.fewshot.fine_tuning_rate)], context.config.fewshot)
-
-    def step(batch: list[Example]) -> torch.Tensor:
-        descent.zero_grad()
-        loss = backward_without_prompt(context, model, batch, rows.weights_of(batch))
-        descent.step()
-        return loss
-
-    def dev_score() -> float:
-        return evaluate_rows(context, model, prompt, rows)
-
-    curve, best = keep_best(context.config.fewshot, rows, step, dev_score, model.state_dict)
-    descent.report_skipped()
-    model.load_state_dict(best)
-    chosen = best_point(curve)
-    return Tuned(model.requires_grad_(False), prompt, chosen.step, chosen.dev_score, curve)
+    tuned = tune_parameters(
+        context,
+        rows,
+        [(model.parameters(), context.config.fewshot.fine_tuning_rate)],
+        lambda batch: backward_without_prompt(context, model, batch, rows.weights_of(batch)),
+        lambda: evaluate_rows(context, model, context.no_prompt, rows),
+        model.state_dict,
+    )
+    model.load_state_dict(tuned.parts)
+    return replace(tuned, model=model.requires_grad_(False), parts={})
 
 
 METHOD = Method(tune)

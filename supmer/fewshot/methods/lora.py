@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from supmer.errors import setting_error
-from supmer.fewshot.parts import Parts, method_of
+from supmer.fewshot.parts import method_of
 from supmer.model.prompted import PromptedModel
 
 TARGETS = (("q", "v"), ("q_proj", "v_proj"), ("qkv_proj",), ("c_attn",), ("query_key_value",))
@@ -38,8 +38,9 @@ def inserted(model: PromptedModel, rank: int, seed: int) -> Iterator[dict[str, T
         model.backbone.requires_grad_(False)
 
 
-def _rank_of(tensors: Mapping[str, Tensor]) -> int:
-    return next((len(tensor) for name, tensor in tensors.items() if ".lora_A." in name), 1)
-
-
-METHOD = method_of(Parts(inserted, lambda settings: settings.lora_rank, _rank_of), rate=1e-3)
+METHOD = method_of(
+    inserted,
+    rate=1e-3,
+    size=lambda settings: settings.lora_rank,
+    size_of=lambda tensors: next((len(tensor) for name, tensor in tensors.items() if ".lora_A." in name), 1),
+)

@@ -6,20 +6,18 @@ The published system has masked language models only. What it is on a T5 is this
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from supmer.backbone.batches import plan_microbatches
-from supmer.config import FewshotConfig
 from supmer.config.values import with_settings
-from supmer.fewshot.descent import Descent
 from supmer.fewshot.labels import LabelWords
 from supmer.fewshot.methods.perfect_parts import PerfectParts
 from supmer.fewshot.methods.perfect_scores import class_means, class_scores, hinge, label_scores, mask_states
 from supmer.fewshot.scoring import Scores, mean_metric
-from supmer.fewshot.tuning import Context, FewShotRows, Method, Score, Tuned, best_point, keep_best
-from supmer.model.rows import Rows, collate, send
+from supmer.fewshot.tuning import Context, FewShotRows, Method, Score, Tuned, backward_of_rows, tune_parameters
+from supmer.model.rows import Rows, send
 from supmer.tasks.episode import Example
 
 ROWS_AT_ONCE = 4096
@@ -27,52 +25,39 @@ ROWS_AT_ONCE = 4096
 
 
 def tune(context: Context, rows: FewShotRows) -> Tuned:
-    """Train the parts by the hinge, under steps and rates of their own, and keep the best on dev."""
-    settings = own_protocol(context.config.fewshot)
-    parts = PerfectParts(context.model, len(rows.words.tokens), settings.perfect, rows.seed)
-    others = [parameter for name, parameter in parts.named_parameters() if name != "labels"]
-    descent = Descent([(others, settings.perfect.rate), ([parts.labels], settings.perfect.label_rate)], settings)
+    """Train the parts by the hinge and keep the best on dev.
 
-    def step(batch: list[Example]) -> Tensor:
+    PERFECT has steps and rates of its own, a linear schedule, and the gradient norm limited to 1.
+    """
+    settings = context.config.fewshot.perfect
+    protocol = {"schedule": "linear", "warmup_steps": 0, "weight_decay": 0.0, "clip_norm": 1.0, "patience": None}
+    protocol |= {name: getattr(settings, name) for name in ("steps", "eval_every", "batch_size")}
+    own = {f"fewshot.{name}": value for name, value in protocol.items()}
+    context = replace(context, config=with_settings(context.config, own))
+    parts = PerfectParts(context.model, len(rows.words.tokens), settings, rows.seed)
+
+    def add_gradients(batch: list[Example]) -> Tensor:
         context.model.train()
-        descent.zero_grad()
-        loss = backward(context, parts, batch, rows.weights_of(batch))
-        descent.step()
-        return loss
+        return backward(context, parts, batch, rows.weights_of(batch))
 
     def dev_score() -> float:
         set_prototypes(context, parts, rows.train)
         return mean_metric(score_rows(context, parts, rows.dev), rows.dev, rows.metrics)
 
+    others = [parameter for name, parameter in parts.named_parameters() if name != "labels"]
+    groups = [(others, settings.rate), ([parts.labels], settings.label_rate)]
     with parts.inserted(context.model):
-        curve, best = keep_best(settings, rows, step, dev_score, parts.state_dict)
-    descent.report_skipped()
-    chosen = best_point(curve)
-    prompt = torch.empty(0, context.model.width, device=context.device)
-    return Tuned(context.model, prompt, chosen.step, chosen.dev_score, curve, best)
-
-
-def own_protocol(settings: FewshotConfig) -> FewshotConfig:
-    """Return the settings with PERFECT's steps, a linear schedule, and the gradient norm limited to 1."""
-    own = {name: getattr(settings.perfect, name) for name in ("steps", "eval_every", "batch_size")}
-    fixed = {"schedule": "linear", "warmup_steps": 0, "weight_decay": 0.0, "clip_norm": 1.0, "patience": None}
-    return with_settings(settings, {**own, **fixed})
+        return tune_parameters(context, rows, groups, add_gradients, dev_score, parts.state_dict)
 
 
 def backward(context: Context, parts: PerfectParts, batch: Sequence[Example], weights: Sequence[float]) -> Tensor:
     """Add the gradient of the mean of the rows' weighted losses to the parts, which are inserted; return that mean []."""
-    loss = torch.zeros((), dtype=torch.float64, device=context.device)
-    for group in _passes(context, batch):
-        microbatch = _collate(context, [batch[index] for index in group])
+
+    def losses(some: Rows, group: list[int]) -> Tensor:
         classes = send(torch.tensor([batch[index].label for index in group]), context.device)
-        scores = label_scores(mask_states(context.model, microbatch, parts.states), parts.labels)
-        losses = hinge(scores, classes)
-        share = (
-            losses @ send(torch.tensor([weights[index] for index in group], dtype=losses.dtype), context.device) / len(batch)
-        )
-        torch.autograd.backward([share])
-        loss += share.detach()
-    return loss
+        return hinge(label_scores(mask_states(context.model, some, parts.states), parts.labels), classes)
+
+    return backward_of_rows(context, batch, weights, losses)
 
 
 @torch.no_grad()
@@ -80,8 +65,9 @@ def states_of(context: Context, parts: PerfectParts, examples: Sequence[Example]
     """Return the states [N, M, d] of rows in evaluation mode; the parts are inserted."""
     context.model.eval()
     states = torch.empty(len(examples), *parts.labels.shape[1:], device=context.device)
-    for group in _passes(context, examples):
-        states[group] = mask_states(context.model, _collate(context, [examples[index] for index in group]), parts.states)
+    for group in context.passes(examples):
+        rows = context.collate([examples[index] for index in group])
+        states[group] = mask_states(context.model, rows, parts.states)
     return states
 
 
@@ -113,14 +99,6 @@ def scorer(context: Context, tensors: dict[str, Tensor], _: LabelWords) -> Score
             return score_rows(context, parts, examples)
 
     return score
-
-
-def _passes(context: Context, examples: Sequence[Example]) -> list[list[int]]:
-    return plan_microbatches([len(example.input_ids) for example in examples], 0, context.max_tokens)
-
-
-def _collate(context: Context, examples: Sequence[Example]) -> Rows:
-    return collate(examples, [0] * len(examples)).to(context.device)
 
 
 METHOD = Method(tune, form="plain", scorer=scorer)

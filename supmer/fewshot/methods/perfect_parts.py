@@ -22,12 +22,9 @@ ADAPTER_STD = 0.02
 
 
 class Adapter(nn.Module):
-    """``u + W_up gelu(W_down u + b_down) + b_up`` with the tanh form of gelu.
+    """``u + W_up gelu(W_down u + b_down) + b_up`` with the tanh form of gelu, bottleneck `size`.
 
-    Args:
-        width: d.
-        size: bottleneck.
-        generator: draws the weights from N(0, 0.02^2); biases are 0, so that a new adapter is close to the identity.
+    Weights are drawn from N(0, 0.02^2) and biases are 0, so that a new adapter is close to the identity.
     """
 
     def __init__(self, width: int, size: int, generator: torch.Generator) -> None:
@@ -49,11 +46,7 @@ class Adapter(nn.Module):
 class PerfectParts(nn.Module):
     """Adapters after the feed-forward networks, copies of the layer norms, label embeddings and prototypes [C, M, d].
 
-    Args:
-        model: the frozen backbone; it is only looked at.
-        num_classes: C.
-        settings: M, the adapters' width, which stacks of an encoder-decoder take part.
-        seed: of the initial values.
+    The frozen backbone is only looked at; `seed` is that of the initial values.
 
     >>> parts = PerfectParts(model, num_classes=2, settings=PerfectConfig(), seed=0)  # doctest: +SKIP
     >>> with parts.inserted(model):  # doctest: +SKIP

@@ -60,12 +60,7 @@ def label_scores(states: Tensor, labels: Tensor) -> Tensor:
 
 
 def hinge(scores: Tensor, classes: Tensor) -> Tensor:
-    """Return the multi-class hinge of each row [B]: ``1/C sum_{j != y} max(0, 1 - s_y + s_j)``, mean over masks.
-
-    Args:
-        scores: [B, M, C].
-        classes: [B].
-    """
+    """Return each row's hinge [B] of scores [B, M, C]: ``1/C sum_{j != y} max(0, 1 - s_y + s_j)``, mean over masks."""
     num_rows, num_masks, _ = scores.shape
     repeated = classes.repeat_interleave(num_masks)
     each = nn.functional.multi_margin_loss(scores.flatten(end_dim=1), repeated, reduction="none")
@@ -73,12 +68,7 @@ def hinge(scores: Tensor, classes: Tensor) -> Tensor:
 
 
 def class_means(batches: Iterable[tuple[Tensor, Tensor]], num_classes: int) -> Tensor:
-    """Return the prototypes [C, M, d]: the mean state of each class's rows.
-
-    Args:
-        batches: states [B, M, d] and classes [B] of rows.
-        num_classes: C.
-    """
+    """Return the prototypes [C, M, d]: the mean state of each class's rows, given as states [B, M, d] and classes [B]."""
     sums, counts = [], []
     for states, classes in batches:
         sums.append(states.new_zeros(num_classes, *states.shape[1:]).index_add(0, classes, states))
@@ -94,13 +84,9 @@ def similarities(states: Tensor, prototypes: Tensor) -> Tensor:
 
 
 def class_scores(states: Tensor, labels: Tensor, prototypes: Tensor, settings: PerfectConfig) -> Tensor:
-    """Return the scores of rows [B, C] that prediction takes the largest of.
+    """Return the scores of rows [B, C], of which prediction takes the largest.
 
-    Args:
-        states: [B, M, d].
-        labels: label embeddings [C, M, d].
-        prototypes: [C, M, d].
-        settings: which of them, and how the masks' similarities become one.
+    `settings` say whether states [B, M, d] are compared with label embeddings or prototypes [C, M, d].
     """
     if settings.inference == "classifier":
         return label_scores(states, labels).mean(dim=1)

@@ -11,4 +11,11 @@ def tune(context: Context, rows: FewShotRows) -> Tuned:
     return tune_prompt(context, rows, context.ppt_prompt)
 
 
+def tune_unified(context: Context, rows: FewShotRows) -> Tuned:
+    """Tune from the one prompt of such a run on `nss`; every task is asked as multiple choice (section 9)."""
+    assert context.unified_ppt_prompt is not None
+    return tune_prompt(context, rows, context.unified_ppt_prompt)
+
+
 METHOD = Method(tune, needs=frozenset({"ppt_prompt"}))
+UNIFIED = Method(tune_unified, needs=frozenset({"unified_ppt_prompt"}), form="choices")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
-from supmer.fewshot.parts import Parts, method_of
+from supmer.fewshot.parts import method_of
 from supmer.model.prompted import PromptedModel
 
 
@@ -61,8 +61,6 @@ def inserted(model: PromptedModel, length: int, seed: int) -> Iterator[dict[str,
         handle.remove()
 
 
-def _length_of(tensors: Mapping[str, Tensor]) -> int:
-    return len(tensors["prefix"])
-
-
-METHOD = method_of(Parts(inserted, lambda settings: settings.prefix_length, _length_of), rate=1e-2)
+METHOD = method_of(
+    inserted, rate=1e-2, size=lambda settings: settings.prefix_length, size_of=lambda tensors: len(tensors["prefix"])
+)

@@ -1,4 +1,4 @@
-"""SUPMER: the meta-trained prompt, tuned by regularized gradients."""
+"""SUPMER: the meta-trained prompt, tuned by regularized gradients, or by raw ones."""
 
 from __future__ import annotations
 
@@ -25,4 +25,11 @@ def regularized(regularizer: GradientRegularizer, raw: PromptGradient) -> Tensor
     return gradient
 
 
+def tune_without_regularizer(context: Context, rows: FewShotRows) -> Tuned:
+    """Tune from the meta-trained prompt by the raw gradient."""
+    assert context.prompt is not None
+    return tune_prompt(context, rows, context.prompt)
+
+
 METHOD = Method(tune, needs=frozenset({"prompt", "regularizer"}))
+NO_REGULARIZER = Method(tune_without_regularizer, needs=frozenset({"prompt"}))

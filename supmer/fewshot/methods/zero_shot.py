@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-
 from supmer.fewshot.tuning import Context, FewShotRows, Method, Tuned, evaluate_rows
 
 
 def tune(context: Context, rows: FewShotRows) -> Tuned:
     """Return the backbone as it is."""
-    prompt = torch.empty(0, context.model.width, device=context.device)
+    prompt = context.no_prompt
     return Tuned(context.model, prompt, 0, evaluate_rows(context, context.model, prompt, rows), [])
 
 
