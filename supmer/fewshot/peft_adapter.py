@@ -1,14 +1,14 @@
-"""Writing a prompt as a PEFT prompt-tuning adapter with a model card."""
+"""PEFT prompt-tuning adapters: a prompt written as one, with a model card, and one read as a prompt."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
+from jinja2 import Template
 from peft import PromptTuningConfig, TaskType
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
@@ -23,67 +23,28 @@ from supmer.config.scalars import parse_yaml
 from supmer.errors import UserError
 from supmer.fewshot.definition import DEFINITION_FILE, PromptDefinition, read_definition
 from supmer.fewshot.labels import LabelWords
-from supmer.fewshot.starting_points import ADAPTER_CONFIG, ADAPTER_FILE, ADAPTER_TENSOR, PROMPT_FILE, read_prompt
+from supmer.fewshot.places import local_place
+from supmer.fewshot.starting_points import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILE,
+    ADAPTER_TENSOR,
+    PROMPT_FILE,
+    PROMPT_TENSOR,
+    check_adapter,
+    read_prompt,
+)
 from supmer.fewshot.summaries import metrics_of
 from supmer.fewshot.task import SLOT
 
 CARD_FILE = "README.md"
+CARD = Path(__file__).with_name("model_card.md")
 
 PATTERN, WORDS = f"{{text}} It was {SLOT} ?", ("terrible", "great")
 """Pattern and label words of an example for a prompt that is not tuned to a task yet."""
 
-EXAMPLE = """\
-import torch
-from peft import PeftModel
-from transformers import {model_class}, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained("this/folder")
-model = {model_class}.from_pretrained({name!r}{revision}, dtype=torch.{dtype})
-model = PeftModel.from_pretrained(model, "this/folder").eval()
-words = {words!r}  # the label words, each with the tokens that it is scored by
-
-
-@torch.inference_mode()
-def score(text, tokens):
-{logits}
-    return logits.log_softmax(dim=-1)[range(len(tokens)), tokens].sum()
-
-
-def predict(text):
-    return max(words, key=lambda word: score(text, words[word]))
-
-
-print(predict({text!r}))  # fill in the {{fields}}
-"""
-SEQ2SEQ_LOGITS = f"""\
-    row = tokenizer(text, add_special_tokens=False, return_tensors="pt")
-    said = [model.config.decoder_start_token_id, tokenizer.convert_tokens_to_ids({FIRST_SENTINEL!r}), *tokens[:-1]]
-    logits = model(**row, decoder_input_ids=torch.tensor([said])).logits[0, 1:]"""
-CAUSAL_LOGITS = """\
-    row = tokenizer(text)["input_ids"]
-    logits = model(input_ids=torch.tensor([row + tokens])).logits[0, -len(tokens) - 1 : -1]"""
-
-CONTINUE = """\
-from peft import PeftConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
-
-config = PeftConfig.from_pretrained("this/folder")
-config.inference_mode = False
-model = get_peft_model(backbone, config)
-set_peft_model_state_dict(model, load_peft_weights("this/folder", device="cpu"))
-"""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where an adapter's prompt comes from.
-
-    Attributes:
-        backbone: the model that the prompt stands before.
-        tokenizer: its tokenizer, or the one of `backbone.tokenizer`.
-        settings: of the run; None where it has none.
-        cell: the record of a few-shot cell; None for the meta-trained prompt.
-        definition: what that cell's prompt is used with.
-    """
+class Source(NamedTuple):
+    """What a prompt belongs to: its backbone, the run's settings, the record and definition of its few-shot cell, if any."""
 
     backbone: BackboneConfig
     tokenizer: PreTrainedTokenizerBase
@@ -95,11 +56,8 @@ class Source:
 def export_peft(run: str, out: str, cell: str | None = None, base_model: str | None = None) -> None:
     """Write the adapter of a run's prompt and the tokenizer into `out`; weights of the backbone are not needed.
 
-    Args:
-        run: run directory.
-        out: folder to write.
-        cell: name of a few-shot cell, whose tuned prompt is taken instead of the meta-trained one.
-        base_model: name that the adapter gives for its backbone; default: the run's own.
+    `cell` names a few-shot cell, whose tuned prompt is taken instead of the meta-trained one. `base_model` is the name that
+    the adapter gives for its backbone; default: the run's own.
 
     Raises:
         UserError: the run or the cell is not there, or does not say which backbone it is for.
@@ -177,12 +135,16 @@ def push_to_hub(folder: str, repository: str) -> str:
 
 
 def model_card(prompt: Tensor, source: Source) -> str:
-    """Return the model card: what the prompt is, how it was made, and ten lines that use it."""
-    name = source.backbone.location
+    """Return the model card: what the prompt is, how it was made, and code that uses it.
+
+    The code scores label words as `supmer.fewshot.scoring` does, with transformers and peft alone.
+    """
+    name, causal, cell = source.backbone.location, is_causal(source.backbone), source.cell
     front: dict[str, Any] = {"library_name": "peft", "base_model": name, "tags": ["prompt-tuning", "supmer"]}
-    length, width = prompt.shape
-    origin = "meta-trained on self-supervised tasks (SUPMER, Pan et al. 2023) as the start of few-shot tuning"
-    if cell := source.cell:
+    if cell is None:
+        origin = "meta-trained on self-supervised tasks (SUPMER, Pan et al. 2023) as the start of few-shot tuning"
+        words, text = {word: following(source.tokenizer, word).tolist() for word in WORDS}, PATTERN
+    else:
         origin = (
             f"tuned on {cell['k']} rows a class of {cell['task']} by {cell['method']} (data seed {cell['seed']}); "
             f"{cell['metric']} on {cell['num_test']} test rows: {cell['score']:.4f}"
@@ -197,41 +159,65 @@ def model_card(prompt: Tensor, source: Source) -> str:
         }
         model = f"{cell['task']} by {cell['method']}, {cell['k']} rows a class"
         front["model-index"] = [{"name": model, "results": [measures]}]
-    most = source.definition.max_input_tokens if source.definition else None
-    cut = f"; fields were cut so that a row has at most {most} tokens" if most else ""
-    parts = [
-        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n",
-        f"# Soft prompt for {name}\n",
-        f"A prompt of {length} x {width} numbers for the frozen backbone, {origin}.\n",
-        "## Use\n",
-        f"```python\n{_example(source)}```\n",
-        f"Inputs are read without an end-of-sequence token{cut}.\n",
-        "To go on with PEFT's own prompt tuning from this prompt:\n",
-        f"```python\n{CONTINUE}```\n",
-    ]
-    if source.settings is not None:
-        chosen = source.settings.model_dump(mode="json", include={"backbone", "prompt", "regularizer", "meta", "curriculum"})
-        parts.append(f"## Settings of the run\n\n```yaml\n{yaml.safe_dump(chosen, sort_keys=False)}```\n")
-    return "\n".join(parts)
-
-
-def _example(source: Source) -> str:
-    """Return code that scores label words as `supmer.fewshot.scoring` does, with transformers and peft alone."""
-    cell, causal = source.cell, is_causal(source.backbone)
-    if cell is None:
-        words = {word: following(source.tokenizer, word).tolist() for word in WORDS}
-    else:
         said = source.definition.task.answers if source.definition else None
         labels = LabelWords(said or cell["label_words"], source.tokenizer, cell["task"], causal=causal)
         scored = (labels.scored_target(label)[labels.first_position :].tolist() for label in range(len(cell["label_words"])))
-        words = dict(zip(cell["label_words"], scored, strict=True))
-    text = cell["pattern_text"] if cell else PATTERN
-    return EXAMPLE.format(
+        words, text = dict(zip(cell["label_words"], scored, strict=True)), cell["pattern_text"]
+    most, settings = source.definition.max_input_tokens if source.definition else None, ""
+    if source.settings is not None:
+        chosen = source.settings.model_dump(mode="json", include={"backbone", "prompt", "regularizer", "meta", "curriculum"})
+        settings = yaml.safe_dump(chosen, sort_keys=False)
+    template = Template(CARD.read_text(encoding="utf-8"), trim_blocks=True, keep_trailing_newline=True)
+    card: str = template.render(
+        front=yaml.safe_dump(front, sort_keys=False),
+        name=name,
+        length=prompt.shape[0],
+        width=prompt.shape[1],
+        origin=origin,
         model_class="AutoModelForCausalLM" if causal else "AutoModelForSeq2SeqLM",
-        name=source.backbone.location,
         revision=f", revision={source.backbone.revision!r}" if source.backbone.revision else "",
         dtype=source.backbone.dtype,
         words=words,
-        logits=CAUSAL_LOGITS if causal else SEQ2SEQ_LOGITS,
+        causal=causal,
+        sentinel=FIRST_SENTINEL,
         text=text.partition(f" {SLOT}")[0] if causal else text.replace(SLOT, FIRST_SENTINEL),
+        cut=f"; fields were cut so that a row has at most {most} tokens" if most else "",
+        settings=settings,
     )
+    return card
+
+
+def import_peft(adapter: str, out: str) -> str:
+    """Write the prompt of an adapter into `out`, ready for `fewshot.from_run`, and return a line that says what was read.
+
+    The adapter may be a folder, `hf://user/repo`, or a hub cache's folder. Those exported from a cell have a
+    `definition.json`, which is written too.
+
+    Raises:
+        UserError: it is no such adapter, or the shape is not what the adapter's configuration or base model says.
+    """
+    place, origin = local_place(adapter, "--adapter"), f"--adapter {adapter}"
+    if not storage.exists(storage.join(place, ADAPTER_CONFIG)):
+        raise UserError(f"{origin}: has no {ADAPTER_CONFIG}; it must be the folder of a PEFT prompt-tuning adapter")
+    config = check_adapter(storage.read_bytes(storage.join(place, ADAPTER_CONFIG)), origin)
+    if not storage.exists(storage.join(place, ADAPTER_FILE)):
+        raise UserError(f"{origin}: has no {ADAPTER_FILE} (pickled weights are not read)")
+    prompt = read_prompt(place, "--adapter")
+    said = config.get("num_virtual_tokens"), config.get("token_dim")
+    if said[0] != prompt.shape[0] or said[1] not in (None, prompt.shape[1]):
+        raise UserError(f"{origin}: its prompt has shape {tuple(prompt.shape)}, {ADAPTER_CONFIG} says {said}")
+    name = config.get("base_model_name_or_path")
+    embedded = BackboneConfig(name="embedded")
+    known = embedded if name == embedded.location else BackboneConfig(name=str(name), revision=config.get("revision"))
+    width = load_model_config(known).hidden_size
+    if is_causal(known) is not (config["task_type"] == "CAUSAL_LM"):
+        raise UserError(
+            f"{origin}: {ADAPTER_CONFIG} has task_type={config['task_type']}, its base model {name} is of another kind"
+        )
+    if width != prompt.shape[1]:
+        raise UserError(f"{origin}: its prompt has width {prompt.shape[1]}, its base model {name} has {width}")
+    storage.write_bytes(storage.join(out, PROMPT_FILE), save_safetensors({PROMPT_TENSOR: prompt.contiguous()}))
+    if storage.exists(storage.join(place, DEFINITION_FILE)):
+        definition = read_definition(place)
+        storage.write_bytes(storage.join(out, DEFINITION_FILE), definition.model_dump_json(indent=2).encode())
+    return f"a prompt of {prompt.shape[0]} x {width} numbers for backbone.name={known.name}"

@@ -36,7 +36,7 @@ def from_published(arguments: argparse.Namespace) -> str:
 
 
 def from_peft(arguments: argparse.Namespace) -> str:
-    from supmer.fewshot.from_peft import import_peft
+    from supmer.fewshot.peft_adapter import import_peft
 
     what = import_peft(arguments.adapter, arguments.out)
     return f"{what}, written to {arguments.out}; tune from it with fewshot.from_run={arguments.out}"
