@@ -75,7 +75,7 @@ def build_evidence(run_dir: str, records: Sequence[Record]) -> dict[str, Any]:
         "num_tasks": len({record["task"] for record in records}),
         "num_seeds": len({record["seed"] for record in records}),
         "mean_scores": _mean_scores(records),
-        "comparisons": [_describe(comparison) for comparisons in compared.values() for comparison in comparisons],
+        "comparisons": [_describe(method, found) for method, comparisons in compared.items() for found in comparisons],
     }
 
 
@@ -85,10 +85,10 @@ def describe_machine() -> str:
     return f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}, {versions}"
 
 
-def _describe(comparison: Comparison) -> dict[str, Any]:
+def _describe(reference: str, comparison: Comparison) -> dict[str, Any]:
     return {
         "task": comparison.task or "mean over tasks",
-        "reference": comparison.reference,
+        "reference": reference,
         "points": round(100 * comparison.difference, 2),
         "interval": _points(comparison.low, comparison.high),
         "p_value": comparison.p_value,

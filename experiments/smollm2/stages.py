@@ -24,6 +24,7 @@ from supmer.fewshot.comparison import prepare_tasks
 from supmer.fewshot.comparison_files import write_files
 from supmer.fewshot.methods import METHODS
 from supmer.fewshot.results import Results
+from supmer.fewshot.scoring import evaluate, score_labels
 from supmer.fewshot.starting_points import read_starting_points
 from supmer.meta.group import LocalGroup
 from supmer.meta.learner import Learner, build_learner
@@ -91,11 +92,12 @@ def early_run(config: Config) -> Config:
 def _at_first_evaluation(runner: CellRunner, result: CellResult, prompt: Tensor) -> CellResult:
     """Return what the cell would have been, had its tuning ended at its first evaluation, where it had `prompt`."""
     cell, point = result.cell, result.curve[0]
-    scores, metrics = runner.score_prompt(cell.task, cell.pattern, prompt)
+    words, examples = runner.test_rows(cell.task, cell.pattern, "pattern")
+    scores = score_labels(runner.context.model, prompt, examples, words, runner.context.max_tokens)
     return replace(
         result,
         scores=scores,
-        metrics=metrics,
+        metrics=evaluate(scores, examples, runner.tasks[cell.task].task.metrics),
         dev_score=point.dev_score,
         best_step=point.step,
         curve=result.curve[:1],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import mean
 from typing import Any
@@ -23,7 +24,7 @@ from supmer.fewshot.scoring import Scores, evaluate, score_labels
 from supmer.fewshot.starting_points import StartingPoints, build_regularizer
 from supmer.fewshot.task import Task
 from supmer.fewshot.template import Template
-from supmer.fewshot.tuning import Context, CurvePoint, FewShotRows, Method, Tuned
+from supmer.fewshot.tuning import Context, CurvePoint, FewShotRows
 from supmer.memory import peak_memory, reset_peak_memory
 from supmer.model.build import build_model
 from supmer.tasks.episode import Example
@@ -68,50 +69,27 @@ class CellResult:
     parts: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
     @property
-    def metric(self) -> str:
-        """What `score` is: the metric's name, or the names of those that it is the mean of."""
-        return join_names(self.metrics)
-
-    @property
     def score(self) -> float:
         """The mean of the metrics."""
         return mean(self.metrics.values())
 
 
-def join_names(metrics: Iterable[str]) -> str:
-    """Return what a score is that is the mean of these metrics."""
-    return " and ".join(metrics)
-
-
 class CellRunner:
-    """Computes cells on one backbone, loaded once.
-
-    Args:
-        config: the configuration.
-        tasks: all tasks of the comparison by name.
-        points: starting points of the methods.
-    """
+    """Computes cells on one backbone, loaded once; `tasks` are all those of the comparison."""
 
     def __init__(self, config: Config, tasks: Mapping[str, PreparedTask], points: StartingPoints) -> None:
         torch.set_num_threads(max(1, int(config.fewshot.cpus_per_cell)))
-        device = torch.device("cuda" if config.fewshot.gpus_per_cell > 0 else "cpu")
-        self.config = config
-        self.tasks = tasks
+        self.config, self.tasks, self.points = config, tasks, points
         self.tokenizer = load_tokenizer(config.backbone)
-        model = build_model(config).to(device)
+        model = build_model(config).to("cuda" if config.fewshot.gpus_per_cell > 0 else "cpu")
         regularizer = None
         if points.regularizer is not None:
-            regularizer = build_regularizer(points.regularizer, config, model.width, "fewshot.from_run").to(device)
-        self.points = points
+            regularizer = build_regularizer(points.regularizer, config, model.width, "fewshot.from_run").to(model.device)
+        unified = points.unified_ppt_prompt
         self.context = Context(
-            config,
-            model,
-            points.prompt,
-            regularizer,
-            unified_ppt_prompt=points.unified_ppt_prompt,
-            tokenizer=self.tokenizer,
+            config, model, points.prompt, regularizer, unified_ppt_prompt=unified, tokenizer=self.tokenizer
         )
-        self._test: dict[tuple[str, int, Form], tuple[LabelWords, list[Example]]] = {}
+        self.test_rows = functools.cache(self._encode_test_rows)
 
     def run(self, cell: Cell) -> CellResult:
         """Tune and score one cell."""
@@ -127,13 +105,22 @@ class CellRunner:
         weights = class_weights(task, [example.label for example in train])
         few_shot = FewShotRows(template.words, train, dev, task.metrics, cell.training_seed, weights)
         tuned = method.tune(context, few_shot)
-        scores, metrics, labels = self._score(method, context, tuned, cell.task, cell.pattern)
+
+        def score(name: str, pattern: int) -> tuple[Scores, dict[str, float], list[int]]:
+            words, examples = self.test_rows(name, pattern, method.form)
+            if method.scorer is None:
+                found = score_labels(tuned.model, tuned.prompt, examples, words, context.max_tokens)
+            else:
+                found = method.scorer(context, tuned.parts, words)(examples)
+            return found, evaluate(found, examples, self.tasks[name].task.metrics), [row.label for row in examples]
+
+        scores, metrics, labels = score(cell.task, cell.pattern)
         transfer = []
         # What a method without label words has trained is of its task's classes.
         moves = self.config.fewshot.transfer and method.form != "plain"
         for target in transfer_targets(self.tasks, cell.task) if moves else []:
-            _, found, target_labels = self._score(method, context, tuned, target, 0)
-            transfer.append(TransferScore(target, join_names(found), mean(found.values()), len(target_labels)))
+            _, found, target_labels = score(target, 0)
+            transfer.append(TransferScore(target, " and ".join(found), mean(found.values()), len(target_labels)))
         return CellResult(
             cell=cell,
             pattern_text=task.patterns[cell.pattern],
@@ -155,30 +142,10 @@ class CellRunner:
             processor_seconds=time.process_time() - worked,
         )
 
-    def score_prompt(self, task: str, pattern: int, prompt: torch.Tensor) -> tuple[Scores, dict[str, float]]:
-        """Return the scores [N, C] of a task's test rows under a prompt [L, d], and the task's metrics of them."""
-        words, examples = self._test_rows(task, pattern, "pattern")
-        scores = score_labels(self.context.model, prompt, examples, words, self.context.max_tokens)
-        return scores, evaluate(scores, examples, self.tasks[task].task.metrics)
-
-    def _score(
-        self, method: Method, context: Context, tuned: Tuned, task: str, pattern: int
-    ) -> tuple[Scores, dict[str, float], list[int]]:
-        """Return the scores [N, C] of a task's test rows, the task's metrics of them, and the rows' labels."""
-        words, examples = self._test_rows(task, pattern, method.form)
-        if method.scorer is None:
-            scores = score_labels(tuned.model, tuned.prompt, examples, words, context.max_tokens)
-        else:
-            scores = method.scorer(context, tuned.parts, words)(examples)
-        return scores, evaluate(scores, examples, self.tasks[task].task.metrics), [example.label for example in examples]
-
-    def _test_rows(self, task: str, pattern: int, form: Form) -> tuple[LabelWords, list[Example]]:
-        asked_so = (task, pattern, form)
-        if asked_so not in self._test:
-            prepared = self.tasks[task]
-            template = build_template(self.config, prepared.task, pattern, self.tokenizer, form)
-            self._test[asked_so] = template.words, template.encode(prepared.rows.test)
-        return self._test[asked_so]
+    def _encode_test_rows(self, task: str, pattern: int, form: Form) -> tuple[LabelWords, list[Example]]:
+        """Return the test rows of a task, asked in a form, and what its classes are scored by."""
+        template = build_template(self.config, self.tasks[task].task, pattern, self.tokenizer, form)
+        return template.words, template.encode(self.tasks[task].rows.test)
 
 
 def transfer_targets(tasks: Mapping[str, PreparedTask], source: str) -> list[str]:

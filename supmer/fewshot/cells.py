@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -112,7 +111,8 @@ def cell_keys(
     }
     others = sorted(prepared.digest for prepared in tasks.values()) if config.fewshot.transfer else []
 
-    def key(cell: Cell) -> str:
+    keys = {}
+    for cell in cells:
         settings = digest(settings_of(config, cell.method), "tuning", sources=False)
         method, task = METHODS[cell.method], tasks[cell.task]
         own_starts = [of_format[task.task.format][need] for need in sorted(method.needs)]
@@ -122,23 +122,17 @@ def cell_keys(
             del identity["training_seed"]
         revision = [{"revision": method.revision}] if method.revision else []
         decisive = [backbone, settings, others, task.digest, identity, own_starts, *own_form, *revision]
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
-
-    return {cell: key(cell) for cell in cells}
+        keys[cell] = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+    return keys
 
 
 def settings_of(config: Config, method: str) -> Config:
     """Return the settings as a method sees them: with its own learning rate, and without those of another method."""
     default = METHODS[method].rate or config.fewshot.learning_rate
-    own: dict[str, Any] = {
-        "fewshot.learning_rate": config.fewshot.learning_rates.get(method, default),
-        "fewshot.learning_rates": {},
-    }
-    unset = FewshotConfig()
-    for setting, of_method in OWN_SETTINGS.items():
-        if method != of_method:
-            own[f"fewshot.{setting}"] = getattr(unset, setting)
-    return with_settings(config, own)
+    rate, unset = config.fewshot.learning_rates.get(method, default), FewshotConfig()
+    foreign = {name: getattr(unset, name) for name, of_method in OWN_SETTINGS.items() if method != of_method}
+    own = {"learning_rate": rate, "learning_rates": {}, **foreign}
+    return with_settings(config, {f"fewshot.{name}": value for name, value in own.items()})
 
 
 def _tensor_digest(value: torch.Tensor | dict[str, torch.Tensor] | None) -> str | None:

@@ -23,26 +23,27 @@ from supmer.train.run_dir import RunDirectory
 def write_files(results: Results, methods: Sequence[str], test_rows: Mapping[str, Sequence[Row]] | None = None) -> None:
     """Write tables, figures and `report.html` of all results of a run into ``<run>/fewshot/``.
 
-    Args:
-        results: the run's results, of this and of earlier comparisons.
-        methods: the order of columns; the last one is compared with each of the others.
-        test_rows: the test rows of the tasks that are at hand, for the page to show some.
+    `methods` is the order of columns; the last one is compared with each of the others. The page shows some of `test_rows`.
     """
     order = {method: number for number, method in enumerate(methods)}
     records = sorted(results.records, key=lambda record: order.get(record["method"], len(order)))
     grid, learning = summarize(records), _learning_curves(results.run_dir, records)
     by_method = {method: [grid.percent(row, method) for row in grid.rows] for method in grid.columns}
     scores, by_k = drawing.bars(grid.rows, by_method, "test score (%)"), _scores_by_k(records)
-    figures = {
-        "scores": scores,
-        "learning_curves": drawing.panels(learning, "step", "dev score (%)"),
-        "scores_by_k": by_k,
-    }
+    figures = {"scores": scores, "learning_curves": drawing.panels(learning, "step", "dev score (%)"), "scores_by_k": by_k}
     tables = {"table": grid.table().markdown() + "\n"}
     parts: list[str] = [paragraph(outcome(records)), paragraph(f"{TITLE[0].upper()}{TITLE[1:]}."), wide(grid.table())]
     parts.append(figure(scores, "Scores"))
     if len(methods) > 1:
-        compared = _significance(results.run_dir, records, methods)
+        lines = [
+            [reference, *comparison_cells(found, f"mean over tasks (K={k})")]
+            for k in sorted({record["k"] for record in records}, key=by_size)
+            for reference in methods[:-1]
+            for found in compare_methods(
+                results.run_dir, [record for record in records if record["k"] == k], methods[-1], reference
+            )
+        ]
+        compared = Table([f"{methods[-1]} minus", "task", "points", "95% interval", "p"], lines, num_labels=2)
         tables["significance"] = f"{compared.markdown()}\n\n{NOTE}\n"
         parts += [heading("Differences"), wide(compared), paragraph(NOTE)]
     parts += [heading("Scores and what they took"), wide(scores_table(records))]
@@ -51,13 +52,11 @@ def write_files(results: Results, methods: Sequence[str], test_rows: Mapping[str
     if grids := transfer_grids(records, results.transfer):
         moved = [away.table(f"{method}: tuned on") for method, away in grids.items()]
         tables["transfer"] = "\n".join(table.markdown() + "\n" for table in moved)
-        maps = drawing.heat_maps(
-            {
-                method: (away.rows, away.columns, [[away.percent(row, to)[0] for to in away.columns] for row in away.rows])
-                for method, away in grids.items()
-            }
-        )
-        figures["transfer"] = maps
+        shown = {
+            method: (away.rows, away.columns, [[away.percent(row, to)[0] for to in away.columns] for row in away.rows])
+            for method, away in grids.items()
+        }
+        maps = figures["transfer"] = drawing.heat_maps(shown)
         parts += [heading("Domain generalization"), *map(wide, moved), figure(maps, "Domain generalization")]
     for task, about in task_parts(results.run_dir, records, test_rows or {}).items():
         (title,) = (title for title in learning if title.startswith(f"{task} (K="))
@@ -110,13 +109,3 @@ def _scores_by_k(records: Sequence[Record]) -> Figure | None:
             if chosen:
                 points.setdefault(method, []).append((k, *summary(list(by_seed(chosen).values())).percent))
     return drawing.doubling_curves({f"test score (%), mean over {', '.join(tasks)}": points}, "rows per class (K)")
-
-
-def _significance(run_dir: str, records: Sequence[Record], methods: Sequence[str]) -> Table:
-    ours, rows = methods[-1], []
-    for k in sorted({record["k"] for record in records}, key=by_size):
-        of_k = [record for record in records if record["k"] == k]
-        for reference in methods[:-1]:
-            compared = compare_methods(run_dir, of_k, ours, reference)
-            rows += [[reference, *comparison_cells(found, f"mean over tasks (K={k})")] for found in compared]
-    return Table([f"{ours} minus", "task", "points", "95% interval", "p"], rows, num_labels=2)

@@ -12,7 +12,7 @@ import numpy as np
 from supmer.config.fewshot import RowCount
 from supmer.errors import UserError, setting_error
 from supmer.fewshot.sources import Source, SplitName, find_source
-from supmer.fewshot.task import Columns, Task, label_text
+from supmer.fewshot.task import Task, label_text
 from supmer.readers.skipped import SKIP_REASONS
 from supmer.readers.values import column_of
 
@@ -22,7 +22,6 @@ SPLITS: tuple[SplitName, ...] = ("train", "test")
 
 MAX_BROKEN = 0.1
 """Share of a split's rows that may be unreadable: results on what is left of more would be of another task."""
-
 
 MAX_DEV = 256
 """Rows of a class that choose the best step, at most, where all rows are tuned on."""
@@ -86,9 +85,8 @@ def draw_split(task: Task, rows: Sequence[Row], k: RowCount, seed: int) -> FewSh
     for label, word in enumerate(task.label_words):
         indices = [index for index, row in enumerate(rows) if row.label == label]
         if len(indices) < (2 if k == "all" else max(k, 2)):
-            raise setting_error(
-                "fewshot.k", k, f"task {task.name} has only {len(indices)} train rows of class {label} ({word!r})"
-            )
+            few = f"task {task.name} has only {len(indices)} train rows of class {label} ({word!r})"
+            raise setting_error("fewshot.k", k, few)
         drawn = generator.permutation(indices)
         if k == "all":
             end, half = len(indices), len(indices) - min(MAX_DEV, max(1, len(indices) // 10))
@@ -102,9 +100,7 @@ def draw_split(task: Task, rows: Sequence[Row], k: RowCount, seed: int) -> FewSh
 def class_weights(task: Task, labels: Sequence[int]) -> list[float] | None:
     """Return the weight of each class in the loss, by `task.label_weights`; None where there are none.
 
-    Args:
-        task: the task.
-        labels: the classes of the rows to tune on, each at least once. Their weights are 1 on average.
+    `labels` are the classes of the rows to tune on, each at least once. Their weights are 1 on average.
 
     >>> from supmer.fewshot.task import load_task
     >>> class_weights(load_task("sst-2").model_copy(update={"label_weights": "balanced"}), [0, 0, 0, 1])
@@ -123,11 +119,13 @@ def class_weights(task: Task, labels: Sequence[int]) -> list[float] | None:
 
 def _usable(task: Task, split: SplitName, source: Source) -> tuple[list[Row], int]:
     """Return the rows of a split, and the number of those that were skipped."""
-    reader = _RowReader(task, source.columns)
+    columns = {field: source.columns.columns.get(field, field) for field in task.fields}
+    classes = source.columns.classes if source.columns.classes is not None else range(len(task.label_words))
+    index = {label_text(value): index for index, value in enumerate(classes)}
     rows = []
     num_empty = 0
     for where, record in source.records:
-        row = reader.read(record, f"task {task.name}: {where}")
+        row = _row(record, columns, source.columns.label, index, f"task {task.name}: {where}")
         if all(row.fields.values()):
             rows.append(row)
         elif task.empty_rows == "skip":
@@ -163,34 +161,22 @@ def _num_broken(task: Task, source: Source, num_read: int) -> int:
     return num_broken
 
 
-class _RowReader:
-    """Turns records of one source into rows."""
-
-    def __init__(self, task: Task, source: Columns) -> None:
-        self.columns = {field: source.columns.get(field, field) for field in task.fields}
-        self.label = source.label
-        classes = source.classes if source.classes is not None else list(range(len(task.label_words)))
-        self.index = {label_text(value): index for index, value in enumerate(classes)}
-        self.allowed = ", ".join(repr(value) for value in self.index)
-
-    def read(self, record: Any, where: str) -> Row:
-        """Return one row, or raise UserError naming the column."""
-        if not isinstance(record, dict):
-            raise UserError(f"{where}: must be a JSON object")
-        for column in (*self.columns.values(), self.label):
-            if column not in record and column_of(record, column) is None:
-                raise UserError(f"{where}: no column {column!r}; it has {', '.join(map(str, record))}")
-        label = column_of(record, self.label)
-        index = self.index.get(label_text(label)) if isinstance(label, bool | int | float | str) else None
-        if index is None:
-            raise UserError(f"{where}: {self.label}={label!r}: must be one of {self.allowed}")
-        fields = {field: self._text(column_of(record, column), column, where) for field, column in self.columns.items()}
-        return Row(fields, index)
-
-    def _text(self, value: Any, column: str, where: str) -> str:
-        """Return a field's text; null and what is no number, as pandas writes missing values, are empty."""
-        if value is None or (isinstance(value, float) and not math.isfinite(value)):
-            return ""
+def _row(record: Any, columns: Mapping[str, str], label_column: str, index: Mapping[object, int], where: str) -> Row:
+    """Return the row of a record, by the columns of fields and the index of classes; UserError names what is wrong."""
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: must be a JSON object")
+    for column in (*columns.values(), label_column):
+        if column not in record and column_of(record, column) is None:
+            raise UserError(f"{where}: no column {column!r}; it has {', '.join(map(str, record))}")
+    label = column_of(record, label_column)
+    if not isinstance(label, bool | int | float | str) or label_text(label) not in index:
+        raise UserError(f"{where}: {label_column}={label!r}: must be one of {', '.join(map(repr, index))}")
+    fields = {}
+    for field, column in columns.items():
+        value = column_of(record, column)
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):  # as pandas writes missing values
+            value = ""
         if not isinstance(value, str | int | float) or isinstance(value, bool):
             raise UserError(f"{where}: {column}={value}: must be text")
-        return " ".join(str(value).split())
+        fields[field] = " ".join(str(value).split())
+    return Row(fields, index[label_text(label)])

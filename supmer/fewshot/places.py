@@ -26,7 +26,19 @@ def local_place(place: str, setting: str) -> str:
         UserError: there is no such repository, or the hub does not answer and its cache does not have it.
     """
     if place.startswith("hf://"):
-        return _fetched(place, setting)
+        from huggingface_hub import snapshot_download
+
+        found = HUB.fullmatch(place)
+        if not found:
+            raise setting_error(setting, place, "must be hf://user/repo or hf://user/repo@revision")
+        name, revision = found["name"], found["revision"]
+        try:
+            offline = only_cached(name, revision, ASKED)
+            return str(snapshot_download(name, revision=revision, allow_patterns=FILES, local_files_only=bool(offline)))
+        except HubUnreachableError as error:
+            raise setting_error(setting, place, f"no such repository of the hub ({error})") from error
+        except Exception as error:  # the HTTP client's own kinds among them, which change between releases
+            raise setting_error(setting, place, f"cannot be fetched ({one_line(error)[:200]})") from error
     snapshots = storage.join(place, "snapshots")
     if "://" in place or not Path(snapshots).is_dir():
         return place
@@ -36,19 +48,3 @@ def local_place(place: str, setting: str) -> str:
     if chosen not in commits:
         raise setting_error(setting, place, f"must name one of its snapshots: {', '.join(commits) or 'it has none'}")
     return storage.join(snapshots, chosen)
-
-
-def _fetched(place: str, setting: str) -> str:
-    from huggingface_hub import snapshot_download
-
-    found = HUB.fullmatch(place)
-    if not found:
-        raise setting_error(setting, place, "must be hf://user/repo or hf://user/repo@revision")
-    name, revision = found["name"], found["revision"]
-    try:
-        offline = only_cached(name, revision, ASKED)
-        return str(snapshot_download(name, revision=revision, allow_patterns=FILES, local_files_only=bool(offline)))
-    except HubUnreachableError as error:
-        raise setting_error(setting, place, f"no such repository of the hub ({error})") from error
-    except Exception as error:  # the HTTP client's own kinds among them, which change between releases
-        raise setting_error(setting, place, f"cannot be fetched ({one_line(error)[:200]})") from error

@@ -9,12 +9,12 @@ from statistics import mean, mode
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.metrics import confusion_matrix, f1_score
 
 from supmer import storage
 from supmer.fewshot.data import Row, by_size
 from supmer.fewshot.results import Record, read_details
-from supmer.fewshot.summaries import MISSING, by_metric, row_names, summary
+from supmer.fewshot.scoring import f1
+from supmer.fewshot.summaries import MISSING, by_row, summary
 from supmer.reports.page import heading, paragraph, wide
 from supmer.reports.tables import Table
 
@@ -35,19 +35,18 @@ class Predicted(NamedTuple):
 
 def scores_table(records: Sequence[Record]) -> Table:
     """Return scores, and what they took, by task (and metric, where it has several) and method."""
-    records = by_metric(records)
-    grouped: dict[tuple[str, str], list[Record]] = {}
-    order = {name: number for number, name in enumerate(row_names(records))}
-    for name, record in sorted(zip(row_names(records), records, strict=True), key=lambda pair: order[pair[0]]):
-        grouped.setdefault((name, record["method"]), []).append(record)
+    grouped: dict[str, dict[str, list[Record]]] = {}
+    for name, record in by_row(records):
+        grouped.setdefault(name, {}).setdefault(record["method"], []).append(record)
     rows = []
-    for (name, method), found in grouped.items():
-        scores = [record["score"] for record in found]
-        of_scores, peak = summary(scores), max(record.get("peak_bytes", 0) for record in found)
-        std = MISSING if of_scores.std is None else f"{100 * of_scores.std:.1f}"
-        numbers = [f"{100 * of_scores.mean:.1f}", std, f"{100 * of_scores.minimum:.1f}", str(len(scores))]
-        spent = [f"{mean(record['seconds'] for record in found):.1f}", f"{peak / 2**20:,.0f}" if peak else MISSING]
-        rows.append([name, method, *numbers, *spent])
+    for name, methods in grouped.items():
+        for method, found in methods.items():
+            scores = [record["score"] for record in found]
+            of_scores, peak = summary(scores), max(record.get("peak_bytes", 0) for record in found)
+            std = MISSING if of_scores.std is None else f"{100 * of_scores.std:.1f}"
+            numbers = [f"{100 * of_scores.mean:.1f}", std, f"{100 * of_scores.minimum:.1f}", str(len(scores))]
+            spent = [f"{mean(record['seconds'] for record in found):.1f}", f"{peak / 2**20:,.0f}" if peak else MISSING]
+            rows.append([name, method, *numbers, *spent])
     heads = ["task", "method", "mean", "deviation", "minimum", "cells", "seconds a cell", "peak memory (MiB)"]
     return Table(heads, rows, num_labels=2)
 
@@ -55,10 +54,7 @@ def scores_table(records: Sequence[Record]) -> Table:
 def task_parts(run_dir: str, records: Sequence[Record], test_rows: Mapping[str, Sequence[Row]]) -> dict[str, list[str]]:
     """Return, by task, what its section of the page shows besides its curves; at the largest K.
 
-    Args:
-        run_dir: the run directory, in which the shown rows are kept for the next report.
-        records: lines of `fewshot.jsonl`.
-        test_rows: the test rows of the tasks that are at hand.
+    Of the test rows at hand those that are shown are kept in the run directory, for the next report.
     """
     path = storage.join(run_dir, "fewshot", WRONG_ROWS_FILE)
     kept = json.loads(storage.read_bytes(path)) if storage.exists(path) else {}
@@ -68,11 +64,8 @@ def task_parts(run_dir: str, records: Sequence[Record], test_rows: Mapping[str, 
         if task in test_rows:
             wrong = wrong_rows(predicted_by, test_rows[task])
             kept[task] = {"heads": wrong.heads, "rows": wrong.rows}
-        parts[task] = [
-            heading("F1 by class (%)", 3),
-            wide(f1_table(predicted_by)),
-            heading("Confusion, all cells together", 3),
-        ]
+        parts[task] = [heading("F1 by class (%)", 3), wide(f1_table(predicted_by))]
+        parts[task] += [heading("Confusion, all cells together", 3)]
         parts[task] += [wide(confusion_table(method, found)) for method, found in predicted_by.items()]
         if kept.get(task, {}).get("rows"):
             note = "Test rows that were labelled wrongly most often, and by how many of a method's cells."
@@ -87,18 +80,16 @@ def f1_table(predicted_by: Mapping[str, Predicted]) -> Table:
     words = next(iter(predicted_by.values())).label_words
     rows = []
     for method, found in predicted_by.items():
-        scores = [
-            f1_score(found.labels, predicted, labels=range(len(words)), average=None, zero_division=0)
-            for predicted in found.predictions
-        ]
-        rows.append([method, *(f"{100 * score:.1f}" for score in np.mean(scores, axis=0))])
+        every_row = np.ones((1, len(found.labels)))
+        scores = [f1(found.predictions, found.labels, every_row, label).mean() for label in range(len(words))]
+        rows.append([method, *(f"{100 * score:.1f}" for score in scores)])
     return Table(["method", *words], rows)
 
 
 def confusion_table(method: str, found: Predicted) -> Table:
     """Count test rows by class (lines) and predicted class (columns) over all cells."""
-    labels = np.tile(found.labels, len(found.predictions))
-    counts = confusion_matrix(labels, found.predictions.ravel(), labels=range(len(found.label_words)))
+    counts = np.zeros((len(found.label_words),) * 2, dtype=int)
+    np.add.at(counts, (np.broadcast_to(found.labels, found.predictions.shape), found.predictions), 1)
     rows = [[word, *map(str, line)] for word, line in zip(found.label_words, counts, strict=True)]
     return Table([f"{method}: class, predicted as", *found.label_words], rows)
 
@@ -106,22 +97,19 @@ def confusion_table(method: str, found: Predicted) -> Table:
 def wrong_rows(predicted_by: Mapping[str, Predicted], rows: Sequence[Row]) -> Table:
     """Return the test rows that most cells labelled wrongly: with class, most frequent mistake, and counts."""
     usable = {method: found for method, found in predicted_by.items() if len(found.labels) == len(rows)}
-    table = Table(["row", "class", "mostly taken for", *usable], [], num_labels=3)
-    if not usable:
-        return table
-    labels, words = (next(iter(usable.values()))[field] for field in (1, 2))
-    every = np.concatenate([found.predictions for found in usable.values()])
-    num_wrong = (every != labels).sum(axis=0)
-    found_rows = []
-    for index in np.argsort(-num_wrong, kind="stable")[:NUM_WRONG_ROWS]:
-        if not num_wrong[index]:
-            break
-        wrong = every[:, index][every[:, index] != labels[index]]
-        text = textwrap.shorten(" | ".join(rows[index].fields.values()), MAX_TEXT, placeholder=" ...")
-        by_method = [found.predictions[:, index] != labels[index] for found in usable.values()]
-        counts = [f"{cells.sum()}/{len(cells)}" for cells in by_method]
-        found_rows.append([text, words[labels[index]], words[np.bincount(wrong).argmax()], *counts])
-    return Table(table.heads, found_rows, num_labels=3)
+    lines = []
+    if usable:
+        _, labels, words = next(iter(usable.values()))
+        every = np.concatenate([found.predictions for found in usable.values()])
+        num_wrong = (every != labels).sum(axis=0)
+        worst = np.argsort(-num_wrong, kind="stable")[:NUM_WRONG_ROWS]
+        for index in worst[num_wrong[worst] > 0]:
+            wrong = every[:, index][every[:, index] != labels[index]]
+            text = textwrap.shorten(" | ".join(rows[index].fields.values()), MAX_TEXT, placeholder=" ...")
+            by_method = [found.predictions[:, index] != labels[index] for found in usable.values()]
+            counts = [f"{cells.sum()}/{len(cells)}" for cells in by_method]
+            lines.append([text, words[labels[index]], words[np.bincount(wrong).argmax()], *counts])
+    return Table(["row", "class", "mostly taken for", *usable], lines, num_labels=3)
 
 
 def _read(run_dir: str, records: Sequence[Record]) -> dict[str, Predicted]:

@@ -40,7 +40,7 @@ class Results:
 
     def is_finished(self, cell: Cell, key: str) -> bool:
         """Return whether a cell has been computed under the same settings, data and starting points."""
-        return any(_is_of(record, cell) and record.get("key") == key for record in self.records)
+        return any(cell_of(record) == cell and record.get("key") == key for record in self.records)
 
     def add(self, result: CellResult, key: str) -> Record:
         """Write a finished cell; the line in `fewshot.jsonl`, which makes it count, last."""
@@ -48,7 +48,7 @@ class Results:
         cell, folder = result.cell, storage.join(self.run_dir, "fewshot", result.cell.name)
         record = {
             **{name: getattr(cell, name) for name in IDENTITY},
-            "metric": result.metric,
+            "metric": " and ".join(result.metrics),
             "score": result.score,
             "metrics": result.metrics,
             "num_test": len(result.labels),
@@ -67,28 +67,28 @@ class Results:
             "labels": result.labels,
             "curve": [point._asdict() for point in result.curve],
         }
-        storage.write_bytes(storage.join(folder, "details.json"), json.dumps(details).encode())
-        tuned = {"prompt": {"prompt": result.prompt}} if len(result.prompt) else {}
+        files = {"details.json": json.dumps(details).encode()}
+        if len(result.prompt) or result.parts:
+            files[DEFINITION_FILE] = result.definition.model_dump_json(indent=2).encode()
+        if len(result.prompt):
+            files["prompt.safetensors"] = save_safetensors({"prompt": result.prompt})
         if result.parts:
-            tuned[cell.method] = result.parts
-        if tuned:
-            storage.write_bytes(storage.join(folder, DEFINITION_FILE), result.definition.model_dump_json(indent=2).encode())
-        for name, tensors in tuned.items():
-            storage.write_bytes(storage.join(folder, f"{name}.safetensors"), save_safetensors(tensors))
+            files[f"{cell.method}.safetensors"] = save_safetensors(result.parts)
+        for name, data in files.items():
+            storage.write_bytes(storage.join(folder, name), data)
         if result.transfer:
             identity = {name: record[name] for name in IDENTITY if name != "task"}
-            self.transfer = [line for line in self.transfer if not _is_of({**line, "task": line["source"]}, cell)]
+            self.transfer = [line for line in self.transfer if cell_of({**line, "task": line["source"]}) != cell]
             self.transfer += [{"source": cell.task, **identity, **vars(score)} for score in result.transfer]
             storage.write_json_lines(storage.join(self.run_dir, TRANSFER_FILE), self.transfer)
-        self.records = [line for line in self.records if not _is_of(line, cell)] + [record]
+        self.records = [line for line in self.records if cell_of(line) != cell] + [record]
         storage.write_json_lines(storage.join(self.run_dir, RESULTS_FILE), self.records)
         return record
 
     def of(self, cells: Iterable[Cell]) -> list[Record]:
         """Return the records of cells, in their order."""
-        found = {tuple(record[name] for name in IDENTITY): record for record in self.records}
-        wanted = [tuple(getattr(cell, name) for name in IDENTITY) for cell in cells]
-        return [found[identity] for identity in wanted if identity in found]
+        found = {cell_of(record): record for record in self.records}
+        return [found[cell] for cell in cells if cell in found]
 
 
 def read_details(run_dir: str, record: Record) -> dict[str, Any]:
@@ -101,10 +101,6 @@ def read_details(run_dir: str, record: Record) -> dict[str, Any]:
 def cell_of(record: Record) -> Cell:
     """Return the cell that a record is of."""
     return Cell(**{field: record[field] for field in IDENTITY})
-
-
-def _is_of(record: Record, cell: Cell) -> bool:
-    return all(record[name] == getattr(cell, name) for name in IDENTITY)
 
 
 def _read(path: str, identity: tuple[str, ...]) -> list[Record]:

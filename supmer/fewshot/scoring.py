@@ -22,6 +22,8 @@ from supmer.model.rows import IGNORED_LABEL, Rows, collate
 from supmer.tasks.episode import Example
 
 Scores = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 
 class PromptedTask(NamedTuple):
@@ -135,32 +137,34 @@ def _score_whole_words(
     yield from (sums[end - count : end] for end, count in zip(ends, counts, strict=True))
 
 
-def accuracy(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
+def accuracy(predictions: Ints, labels: Ints, weights: Floats) -> Floats:
     """Return the share of correct predictions."""
-    return float(np.mean(np.asarray(labels) == np.asarray(predictions)))
+    return np.asarray(weights @ (predictions == labels).astype(float).T / weights.sum(axis=1, keepdims=True))
 
 
-def macro_f1(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
-    """Return the mean F1 over the classes that occur; a class never predicted has F1 0."""
-    from sklearn.metrics import f1_score  # here: takes two seconds to import, and few tasks need it
-
-    return float(f1_score(labels, predictions, average="macro", zero_division=0))
-
-
-def f1(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
-    """Return the F1 of class 1; 0 where it neither occurs nor is predicted."""
-    both = np.asarray(labels) == 1, np.asarray(predictions) == 1
-    occurrences = sum(int(side.sum()) for side in both)
-    return float(2 * (both[0] & both[1]).sum() / occurrences) if occurrences else 0.0
+def macro_f1(predictions: Ints, labels: Ints, weights: Floats) -> Floats:
+    """Return the mean F1 over the classes that occur or are predicted; a class never predicted has F1 0."""
+    classes = np.union1d(labels, predictions)
+    occur = [weights @ ((predictions == label) | (labels == label)).astype(float).T > 0 for label in classes]
+    return np.asarray(sum(f1(predictions, labels, weights, label) for label in classes) / np.sum(occur, axis=0))
 
 
-METRICS = {"accuracy": accuracy, "macro_f1": macro_f1, "f1": f1}
+def f1(predictions: Ints, labels: Ints, weights: Floats, label: int = 1) -> Floats:
+    """Return the F1 of class 1, or another; 0 where it neither occurs nor is predicted."""
+    hits = weights @ ((predictions == label) & (labels == label)).astype(float).T
+    occurrences = weights @ ((predictions == label).astype(float) + (labels == label)).T
+    return np.asarray(np.divide(2 * hits, occurrences, out=np.zeros_like(hits), where=occurrences > 0))
+
+
+METRICS: dict[str, Callable[[Ints, Ints, Floats], Floats]] = {"accuracy": accuracy, "macro_f1": macro_f1, "f1": f1}
+"""Of predictions [P, N] for labels [N], rows weighted by [B, N]: the metric [B, P]."""
 
 
 def evaluate(scores: Scores, examples: Sequence[Example], metrics: Sequence[str]) -> dict[str, float]:
     """Return metrics of the predictions that scores [N, C] make."""
-    labels, predictions = [example.label for example in examples], scores.argmax(axis=1)
-    return {metric: METRICS[metric](labels, predictions) for metric in metrics}
+    labels, predictions = np.asarray([example.label for example in examples]), scores.argmax(axis=1)
+    every_row = np.ones((1, len(labels)))
+    return {metric: float(METRICS[metric](predictions[None], labels, every_row).item()) for metric in metrics}
 
 
 def mean_metric(scores: Scores, examples: Sequence[Example], metrics: Sequence[str]) -> float:

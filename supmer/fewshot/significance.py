@@ -7,14 +7,14 @@ difference of their mean scores. Shapes: B resamples, S data seeds, T training s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from supmer.config.fewshot import RowCount
 from supmer.fewshot.results import Record, read_details
+from supmer.fewshot.scoring import METRICS, Floats, Ints
 from supmer.fewshot.summaries import metrics_of
 
 logger = logging.getLogger(__name__)
@@ -28,19 +28,14 @@ Seeds = tuple[int, int]
 Grid = list[list[Record]]
 """Records by data seed (S rows) and training seed (T columns)."""
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
 
 class Comparison(NamedTuple):
-    """Mean score of `method` minus that of `reference`, with its 95% interval and two-sided bootstrap p-value.
+    """Difference of the mean scores of two sides, with its 95% interval and two-sided bootstrap p-value.
 
     `task` is None for the mean over tasks, whose resamples are drawn apart.
     """
 
     task: str | None
-    method: str
-    reference: str
     difference: float
     low: float
     high: float
@@ -74,7 +69,8 @@ def compare_methods(run_dir: str, records: Sequence[Record], method: str, refere
 def compare_scored(ours: Scored, theirs: Scored) -> list[Comparison]:
     """Compare two sides by task, then over all tasks; cells that were tested on other rows are left out with a warning."""
     generator = np.random.default_rng(BOOTSTRAP_SEED)
-    names, differences, resampled = [], [], []
+    names: list[str | None] = []
+    differences, resampled = [], []
     for task, (our_records, their_records) in _pairs(ours.records, theirs.records).items():
         every = [record for row in (*our_records, *their_records) for record in row]
         metrics = [name for name in metrics_of(every[0]) if all(name in metrics_of(record) for record in every)]
@@ -89,10 +85,17 @@ def compare_scored(ours: Scored, theirs: Scored) -> list[Comparison]:
         names.append(task)
         differences.append(difference)
         resampled.append(draws)
-    by_task = zip(names, differences, resampled, strict=True)
-    found = [_comparison(task, ours.name, theirs.name, difference, draws) for task, difference, draws in by_task]
-    if len(found) > 1:
-        found.append(_comparison(None, ours.name, theirs.name, float(np.mean(differences)), np.mean(resampled, axis=0)))
+    if len(names) > 1:
+        names.append(None)
+        differences.append(float(np.mean(differences)))
+        resampled.append(np.mean(resampled, axis=0))
+    found = []
+    for name, difference, draws in zip(names, differences, resampled, strict=True):
+        low, high = np.quantile(draws, [0.025, 0.975])
+        # One is added to both counts, so that no finite number of resamples claims certainty.
+        tail = min((draws <= 0).sum(), (draws >= 0).sum())
+        p_value = min(1.0, 2 * (int(tail) + 1) / (len(draws) + 1))
+        found.append(Comparison(name, difference, float(low), float(high), p_value))
     return found
 
 
@@ -120,43 +123,8 @@ def bootstrap(ours: Predictions, theirs: Predictions, generator: np.random.Gener
 def _scores(found: Predictions, weights: Floats) -> Floats:
     """Return the mean of the metrics [B, S T] of each cell's predictions with test rows weighted by `weights` [B, N]."""
     cells = found.predictions.reshape(-1, found.predictions.shape[-1])
-    every = [WEIGHTED_METRICS[metric](cells, found.labels, weights) for metric in found.metrics]
+    every = [METRICS[metric](cells, found.labels, weights) for metric in found.metrics]
     return np.asarray(np.mean(every, axis=0))
-
-
-def _accuracy(predictions: Ints, labels: Ints, weights: Floats) -> Floats:
-    correct = (predictions == labels).astype(float)
-    return np.asarray(weights @ correct.T / weights.sum(axis=1, keepdims=True))
-
-
-def _macro_f1(predictions: Ints, labels: Ints, weights: Floats) -> Floats:
-    total = np.zeros((len(weights), len(predictions)))
-    num_classes = np.zeros_like(total)
-    for label in np.union1d(labels, predictions):
-        total += _f1(predictions, labels, weights, label)
-        num_classes += weights @ ((predictions == label) | (labels == label)).astype(float).T > 0
-    return total / num_classes
-
-
-def _f1(predictions: Ints, labels: Ints, weights: Floats, label: int = 1) -> Floats:
-    hits = weights @ ((predictions == label) & (labels == label)).astype(float).T
-    occurrences = weights @ ((predictions == label).astype(float) + (labels == label)).T
-    return np.asarray(np.divide(2 * hits, occurrences, out=np.zeros_like(hits), where=occurrences > 0))
-
-
-WEIGHTED_METRICS: dict[str, Callable[[Ints, Ints, Floats], Floats]] = {
-    "accuracy": _accuracy,
-    "macro_f1": _macro_f1,
-    "f1": _f1,
-}
-
-
-def _comparison(task: str | None, method: str, reference: str, difference: float, draws: Floats) -> Comparison:
-    low, high = np.quantile(draws, [0.025, 0.975])
-    # One is added to both counts, so that no finite number of resamples claims certainty.
-    tail = min((draws <= 0).sum(), (draws >= 0).sum())
-    p_value = min(1.0, 2 * (int(tail) + 1) / (len(draws) + 1))
-    return Comparison(task, method, reference, difference, float(low), float(high), p_value)
 
 
 def _pairs(ours: Sequence[Record], theirs: Sequence[Record]) -> dict[str, tuple[Grid, Grid]]:

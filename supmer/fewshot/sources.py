@@ -17,11 +17,8 @@ from supmer.readers.skipped import Skipped
 SplitName = Literal["train", "test"]
 
 
-class Record(NamedTuple):
-    """One row as its source has it: where it is, and its columns."""
-
-    where: str
-    columns: dict[Any, Any]
+Record = tuple[str, dict[Any, Any]]
+"""One row as its source has it: where it is, and its columns."""
 
 
 class Source(NamedTuple):
@@ -58,7 +55,7 @@ def find_source(task: Task, split: SplitName, data_dir: str | None) -> Source:
 
 def _numbered(origin: str, rows: Iterable[Any]) -> Iterator[Record]:
     for number, row in enumerate(rows):
-        yield Record(f"{origin} row {number}", row)
+        yield f"{origin} row {number}", row
 
 
 def _read_files(task: Task, source: FolderSource, path: str, skipped: Skipped) -> Iterator[Record]:
@@ -77,7 +74,7 @@ def _read_files(task: Task, source: FolderSource, path: str, skipped: Skipped) -
                     found = f"{there.count(column)} columns" if column in there else "no column"
                     raise UserError(f"task {task.name}: {where}: {found} {column!r}; it has {', '.join(there)}")
             for _, line, values in read_rows(file, options, columns, None, skipped):
-                yield Record(f"{where} row {line}", values)
+                yield f"{where} row {line}", values
         except READ_ERRORS as error:
             raise UserError(f"task {task.name}: {where}: cannot be read to its end: {one_line(error)}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -52,40 +52,47 @@ def read_starting_points(
 ) -> StartingPoints:
     """Read what is needed from `fewshot.from_run` (default: the run itself), `ppt_run` and `unified_ppt_run`.
 
-    Args:
-        config: the configuration.
-        needed: the starting points that the methods name.
-        width: d of the backbone.
-        formats: those of the tasks.
+    `width` is d of the backbone, `formats` are those of the tasks.
 
     Raises:
         UserError: a file is missing, unreadable, or of another shape than the prompt length and the backbone ask for.
     """
-    needed = set(needed)
-    run = config.fewshot.from_run or config.run_dir
-    prompt = regularizer = None
-    ppt_prompt: Tensor | dict[TaskFormat, Tensor] | None = None
-    unified = None
+
+    def read(run: str | None, setting: str) -> Tensor:
+        if run is None:
+            raise setting_error(
+                f"fewshot.{setting}",
+                "None",
+                f"method {setting.removesuffix('_run')} needs the directory of a run with meta.algorithm=multitask",
+            )
+        prompt = read_prompt(run, f"fewshot.{setting}")
+        if prompt.shape[1] != width:
+            raise UserError(f"fewshot.{setting}={run}: its prompt has width {prompt.shape[1]}, backbone.name has {width}")
+        if prompt.shape[0] != config.prompt.length:
+            raise setting_error("prompt.length", config.prompt.length, f"the prompt of {run} has length {prompt.shape[0]}")
+        return prompt
+
+    needed, settings, found = set(needed), config.fewshot, StartingPoints()
+    run = settings.from_run or config.run_dir
     if "prompt" in needed:
-        prompt = _fitting_prompt(run, "fewshot.from_run", config, width)
+        found = replace(found, prompt=read(run, "from_run"))
     if "regularizer" in needed:
-        regularizer = read_tensors(run, REGULARIZER_FILE, "fewshot.from_run")
-        build_regularizer(regularizer, config, width, run)
+        tensors = read_tensors(run, REGULARIZER_FILE, "fewshot.from_run")
+        build_regularizer(tensors, config, width, run)
+        found = replace(found, regularizer=tensors)
     if "ppt_prompt" in needed:
-        ppt_run = config.fewshot.ppt_run
-        if isinstance(ppt_run, dict):
-            lacking = [name for name in formats if name not in ppt_run]
-            if lacking:
-                raise setting_error("fewshot.ppt_run", str(ppt_run), f"must name a run for the tasks of format {lacking[0]}")
-            ppt_prompt = {
-                name: _fitting_prompt(of_format, f"fewshot.ppt_run.{name}", config, width)
-                for name, of_format in ppt_run.items()
-            }
+        ppt_run = settings.ppt_run
+        if not isinstance(ppt_run, dict):
+            found = replace(found, ppt_prompt=read(ppt_run, "ppt_run"))
+        elif lacking := [name for name in formats if name not in ppt_run]:
+            allowed = f"must name a run for the tasks of format {lacking[0]}"
+            raise setting_error("fewshot.ppt_run", str(ppt_run), allowed)
         else:
-            ppt_prompt = _pretrained(ppt_run, "ppt", config, width)
+            by_format = {name: read(of_format, f"ppt_run.{name}") for name, of_format in ppt_run.items()}
+            found = replace(found, ppt_prompt=by_format)
     if "unified_ppt_prompt" in needed:
-        unified = _pretrained(config.fewshot.unified_ppt_run, "unified_ppt", config, width)
-    return StartingPoints(prompt, regularizer, ppt_prompt, unified)
+        found = replace(found, unified_ppt_prompt=read(settings.unified_ppt_run, "unified_ppt_run"))
+    return found
 
 
 def ppt_runs(config: Config) -> list[str]:
@@ -93,13 +100,6 @@ def ppt_runs(config: Config) -> list[str]:
     ppt_run = config.fewshot.ppt_run
     named = list(ppt_run.values()) if isinstance(ppt_run, dict) else [ppt_run]
     return [run for run in (*named, config.fewshot.unified_ppt_run) if run is not None]
-
-
-def _pretrained(run: str | None, method: str, config: Config, width: int) -> Tensor:
-    setting = f"fewshot.{method}_run"
-    if run is None:
-        raise setting_error(setting, "None", f"method {method} needs the directory of a run with meta.algorithm=multitask")
-    return _fitting_prompt(run, setting, config, width)
 
 
 def read_tensors(run: str, file: str, setting: str) -> dict[str, Tensor]:
@@ -177,12 +177,3 @@ def regularizer_shape(tensors: dict[str, Tensor], config: RegularizerConfig, ori
     if sorted(depths) != list(range(len(depths))) or layer is None or layer.dim() != 2 or gate is None or gate.dim() != 2:
         raise UserError(f"{origin}: not a regularizer; it needs mlp.layers.<i>.u, .v, .bias and mlp.linear_1, mlp.linear_2")
     return with_settings(config, {"hidden_layers": len(depths) - 1, "rank": layer.shape[1], "gate_hidden": gate.shape[0]})
-
-
-def _fitting_prompt(run: str, setting: str, config: Config, width: int) -> Tensor:
-    prompt = read_prompt(run, setting)
-    if prompt.shape[1] != width:
-        raise UserError(f"{setting}={run}: its prompt has width {prompt.shape[1]}, backbone.name has {width}")
-    if prompt.shape[0] != config.prompt.length:
-        raise setting_error("prompt.length", config.prompt.length, f"the prompt of {run} has length {prompt.shape[0]}")
-    return prompt

@@ -58,23 +58,28 @@ class Grid(NamedTuple):
 
 def summarize(records: Sequence[Record]) -> Grid:
     """Group records by task (and metric, K and pattern, where several occur) and method."""
-    records = by_metric(records)
-    names = row_names(records)
-    return _grid([(name, record["method"], record["score"]) for name, record in zip(names, records, strict=True)])
+    return _grid([(row, record["method"], record["score"]) for row, record in by_row(records)])
 
 
-def by_metric(records: Sequence[Record]) -> list[Record]:
+def by_row(records: Sequence[Record]) -> list[tuple[str, Record]]:
     """Return a record for each metric of each record, with that metric as its score; first of all the first metrics.
 
-    >>> by_metric([{"task": "cb", "score": 0.7, "metrics": {"accuracy": 0.8, "macro_f1": 0.6}}])[1]["score"]
-    0.6
+    Beside each is what a table calls it: its task, and its metric, K and pattern, where several occur.
+
+    >>> by_row([{"task": "cb", "k": 16, "pattern": 0, "metrics": {"accuracy": 0.8, "macro_f1": 0.6}}])[1]
+    ('cb (macro_f1)', {'task': 'cb', 'k': 16, 'pattern': 0, 'metrics': {'accuracy': 0.8, 'macro_f1': 0.6}, 'score': 0.6})
     """
-    found = [
-        (place, {**record, "metric": name, "score": score})
-        for record in records
-        for place, (name, score) in enumerate(metrics_of(record).items())
-    ]
-    return [record for _, record in sorted(found, key=lambda pair: pair[0])]
+    several_k = len({record["k"] for record in records}) > 1
+    found = []
+    for record in records:
+        metrics = metrics_of(record)
+        for place, (metric, score) in enumerate(metrics.items()):
+            notes = [metric] if len(metrics) > 1 else []
+            notes += [f"K={record['k']}"] if several_k else []
+            notes += [f"pattern {record['pattern']}"] if record["pattern"] else []
+            name = f"{record['task']} ({', '.join(notes)})" if notes else record["task"]
+            found.append((place, name, {**record, "score": score}))
+    return [(name, record) for _, name, record in sorted(found, key=lambda entry: entry[0])]
 
 
 def metrics_of(record: Record) -> dict[str, float]:
@@ -83,26 +88,10 @@ def metrics_of(record: Record) -> dict[str, float]:
     return metrics
 
 
-def row_names(records: Sequence[Record]) -> list[str]:
-    """Return what each record is of in a table: its task, and its metric, K and pattern, where several occur."""
-    several_k = len({record["k"] for record in records}) > 1
-    names = []
-    for record in records:
-        notes = [record["metric"]] if len(metrics_of(record)) > 1 else []
-        notes += [f"K={record['k']}"] if several_k else []
-        notes += [f"pattern {record['pattern']}"] if record["pattern"] else []
-        names.append(f"{record['task']} ({', '.join(notes)})" if notes else str(record["task"]))
-    return names
-
-
 def transfer_grids(records: Sequence[Record], transfer: Sequence[Record]) -> dict[str, Grid]:
     """Return, by method, the scores of prompts tuned on one task (rows) and tested on another (columns).
 
-    The diagonal holds the scores on the tasks' own test rows.
-
-    Args:
-        records: lines of `fewshot.jsonl`.
-        transfer: lines of `transfer.jsonl`.
+    The diagonal holds the scores on the tasks' own test rows. The lines are those of `fewshot.jsonl` and `transfer.jsonl`.
     """
     grids = {}
     for method in dict.fromkeys(line["method"] for line in transfer):

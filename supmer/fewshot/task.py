@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import (
@@ -30,6 +30,8 @@ from supmer.errors import UserError, one_line, setting_error
 
 SLOT = "<X>"
 """Where the label goes in a pattern; becomes the first sentinel."""
+
+BUILTIN = Path(__file__).parent / "tasks"
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
@@ -55,17 +57,15 @@ def label_text(label: object) -> object:
 Class = Annotated[str, BeforeValidator(label_text)]
 
 
-class _Definition(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Columns(_Definition):
+class Columns(BaseModel):
     """How rows of a source become fields and a class.
 
     `columns` names the column of each field (default: the column of the same name). `classes` lists the values of the
     label column by class index (default: 0, 1, 2, ...), so that a data set's own numbering never decides. Labels are
     compared as text, by `label_text`.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     columns: dict[Text, Text] = Field(default_factory=dict)
     label: Text = "label"
@@ -97,7 +97,7 @@ class HubSource(Columns):
     test: Text = "test"
 
 
-class Task(_Definition):
+class Task(BaseModel):
     """One classification task by label words.
 
     Attributes:
@@ -119,6 +119,8 @@ class Task(_Definition):
         folder, hub, package_docs: where rows come from; see `supmer.fewshot.data.load_rows` for the order.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     format: TaskFormat = "single"
     patterns: list[Text] = Field(min_length=1)
@@ -136,23 +138,6 @@ class Task(_Definition):
     hub: HubSource | None = None
     package_docs: bool = False
 
-    @field_validator("patterns", "causal_patterns", "plain")
-    @classmethod
-    def one_slot(cls, value: list[str] | str | None) -> list[str] | str | None:
-        for pattern in [value] if isinstance(value, str) else value or []:
-            if pattern.count(SLOT) != 1:
-                raise ValueError(f"each pattern must contain {SLOT} exactly once")
-            if not PLACEHOLDER.search(pattern):
-                raise ValueError("each pattern must contain a {field}")
-        return value
-
-    @field_validator("causal_patterns")
-    @classmethod
-    def label_last(cls, value: list[str]) -> list[str]:
-        if not all(map(_ends_in_label, value)):
-            raise ValueError(f"each pattern must end in a blank and {SLOT}, where a decoder-only model goes on")
-        return value
-
     @field_validator("label_weights", mode="before")
     @classmethod
     def balanced_or_by_word(cls, value: object) -> object:
@@ -160,37 +145,43 @@ class Task(_Definition):
             return value
         raise ValueError("must be `balanced` or a weight for each label word, such as {word: 2}")
 
-    @field_validator("label_words")
-    @classmethod
-    def distinct(cls, value: list[str]) -> list[str]:
-        repeated = {word for word in value if [w.strip() for w in value].count(word.strip()) > 1}
-        if repeated:
-            raise ValueError(f"must be distinct, {sorted(repeated)[0]!r} is repeated")
-        return value
-
     @model_validator(mode="after")
     def consistent(self) -> Self:
-        unknown = [name for name in self.truncate if name not in self.fields]
-        if unknown:
-            raise ValueError(f"truncate={unknown[0]}: must be a field of the patterns: {', '.join(self.fields)}")
-        foreign = [name for name in PLACEHOLDER.findall(self.plain or "") if name not in self.fields]
-        if foreign:
-            raise ValueError(f"plain: {{{foreign[0]}}} must be a field of the patterns: {', '.join(self.fields)}")
-        if "f1" in self.metrics and len(self.label_words) != 2:
+        texts = {
+            "patterns": self.patterns,
+            "causal_patterns": self.causal_patterns,
+            "plain": [self.plain] if self.plain else [],
+        }
+        for name, pattern in ((name, pattern) for name, patterns in texts.items() for pattern in patterns):
+            if pattern.count(SLOT) != 1:
+                raise ValueError(f"{name}: each pattern must contain {SLOT} exactly once")
+            if not PLACEHOLDER.search(pattern):
+                raise ValueError(f"{name}: each pattern must contain a {{field}}")
+            if name == "causal_patterns" and not _ends_in_label(pattern):
+                raise ValueError(f"{name}: each pattern must end in a blank and {SLOT}, where a decoder-only model goes on")
+        for name, used in (("truncate", self.truncate), ("plain", PLACEHOLDER.findall(self.plain or ""))):
+            if unknown := [field for field in used if field not in self.fields]:
+                raise ValueError(f"{name}={unknown[0]}: must be a field of the patterns: {', '.join(self.fields)}")
+        words, stripped = self.label_words, [word.strip() for word in self.label_words]
+        if repeated := sorted(word for word in words if stripped.count(word.strip()) > 1):
+            raise ValueError(f"label_words: must be distinct, {repeated[0]!r} is repeated")
+        if "f1" in self.metrics and len(words) != 2:
             raise ValueError("metric: f1 is of class 1 of two; macro_f1 is the mean over any number of classes")
-        if self.further_words is not None and len(self.further_words) != len(self.label_words):
-            raise ValueError(f"further_words: needs {len(self.label_words)} lists, one per label word (it may be empty)")
-        weights = self.label_weights if isinstance(self.label_weights, dict) else {}
-        for word, weight in weights.items():
-            if word not in self.label_words:
-                raise ValueError(f"label_weights: {word!r} must be one of the label words: {', '.join(self.label_words)}")
+        by_class: dict[str, Sequence[object] | None] = {
+            "further_words": self.further_words,
+            "answers": self.answers,
+            "folder.classes": self.folder.classes,
+            "hub.classes": self.hub.classes if self.hub else None,
+        }
+        for name, values in by_class.items():
+            if values is not None and len(values) != len(words):
+                what = "lists" if name == "further_words" else "values"
+                raise ValueError(f"{name}: needs {len(words)} {what}, one per label word")
+        for word, weight in self.label_weights.items() if isinstance(self.label_weights, dict) else ():
+            if word not in words:
+                raise ValueError(f"label_weights: {word!r} must be one of the label words: {', '.join(words)}")
             if not (0 < weight < math.inf):
                 raise ValueError(f"label_weights.{word}={weight}: must be positive and finite")
-        if self.answers is not None and len(self.answers) != len(self.label_words):
-            raise ValueError(f"answers: needs {len(self.label_words)} values, one per label word")
-        for source in (self.folder, self.hub):
-            if source and source.classes is not None and len(source.classes) != len(self.label_words):
-                raise ValueError(f"classes: needs {len(self.label_words)} values, one per label word")
         return self
 
     @property
@@ -224,7 +215,7 @@ def _ends_in_label(pattern: str) -> bool:
 
 def builtin_task_names() -> list[str]:
     """List the tasks that come with the package."""
-    return sorted(file.name.removesuffix(".yaml") for file in _builtin_folder().iterdir() if file.name.endswith(".yaml"))
+    return sorted(file.name.removesuffix(".yaml") for file in BUILTIN.iterdir() if file.name.endswith(".yaml"))
 
 
 def load_task(name: str) -> Task:
@@ -236,7 +227,11 @@ def load_task(name: str) -> Task:
         UserError: no such task, or the file's first mistake.
     """
     if not name.endswith((".yaml", ".yml")):
-        return _load_builtin(name)
+        known = builtin_task_names()
+        if name not in known:
+            near = ", ".join(difflib.get_close_matches(name, known, n=3) or known)
+            raise setting_error("fewshot.tasks", name, f"must be a task YAML file or one of the built-in tasks: {near}")
+        return parse_task((BUILTIN / f"{name}.yaml").read_text(encoding="utf-8"), name)
     path = Path(name)
     try:
         text = path.read_text(encoding="utf-8")
@@ -260,29 +255,9 @@ def parse_task(text: str, origin: str) -> Task:
     try:
         return Task.model_validate(read_settings(values, Task))
     except ValidationError as error:
-        raise UserError(f"task {origin}: {_describe(error)}") from error
+        first = error.errors(include_url=False)[0]
+        message = "is required" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"task {origin}: {where}: {message}" if where else f"task {origin}: {message}") from error
     except UserError as error:
         raise UserError(f"task {origin}: {error}") from error
-
-
-def _load_builtin(name: str) -> Task:
-    known = builtin_task_names()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=3) or known
-        raise setting_error(
-            "fewshot.tasks", name, f"must be a task YAML file or one of the built-in tasks: {', '.join(near)}"
-        )
-    return parse_task((_builtin_folder() / f"{name}.yaml").read_text(encoding="utf-8"), name)
-
-
-def _builtin_folder() -> Any:
-    return resources.files("supmer.fewshot") / "tasks"
-
-
-def _describe(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":
-        return f"{where}: is required"
-    return f"{where}: {message}" if where else message

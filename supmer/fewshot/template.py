@@ -28,12 +28,13 @@ class Template:
     """Encodes the rows of a task under one of its patterns.
 
     Args:
-        task: the task.
-        pattern: the pattern to use.
-        words: the label words' tokens.
+        task, pattern, words: the task, the pattern to use, the label words' tokens.
         tokenizer: a fast tokenizer (it must know where in the text its tokens end).
         max_tokens: encoder positions that a row may take, prompt not counted.
         num_masks: mask slots that `<X>` becomes, for methods without label words; they are the rows' target then.
+
+    Raises:
+        UserError: the tokenizer has fewer sentinels, or a decoder-only model is to have several slots.
     """
 
     def __init__(
@@ -50,7 +51,15 @@ class Template:
         self.words = words
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens - len(words.start)
-        self.masks = mask_slots(num_masks, tokenizer, causal=words.causal) if num_masks else None
+        self.masks: list[str] | None = None
+        if num_masks:  # sentinels, but for a decoder-only model, whose one slot is the end of the row
+            if words.causal and num_masks > 1:
+                raise setting_error("fewshot.perfect.num_masks", num_masks, "must be 1 for a decoder-only backbone")
+            self.masks = [] if words.causal else [f"<extra_id_{index}>" for index in range(num_masks)]
+            known = len(tokenizer.get_vocab().keys() & set(self.masks))
+            if known < len(self.masks):
+                allowed = f"at most {known}, the sentinels of the tokenizer"
+                raise setting_error("fewshot.perfect.num_masks", num_masks, allowed)
         self.fields = list(dict.fromkeys(PLACEHOLDER.findall(pattern)))
         self._special = re.compile("|".join(map(re.escape, tokenizer.all_special_tokens)))
 
@@ -111,20 +120,3 @@ class Template:
     def _tokens(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
-
-
-def mask_slots(number: int, tokenizer: PreTrainedTokenizerBase, *, causal: bool) -> list[str]:
-    """Return the sentinels of so many mask slots, none for a decoder-only model, whose slot is the end of the row.
-
-    Raises:
-        UserError: the tokenizer has fewer sentinels, or a decoder-only model is to have several slots.
-    """
-    vocabulary = tokenizer.get_vocab()
-    slots = [] if causal else [f"<extra_id_{index}>" for index in range(number)]
-    known = [slot for slot in slots if slot in vocabulary]
-    if causal and number > 1:
-        raise setting_error("fewshot.perfect.num_masks", number, "must be 1 for a decoder-only backbone")
-    if len(known) < len(slots):
-        allowed = f"at most {len(known)}, the sentinels of the tokenizer"
-        raise setting_error("fewshot.perfect.num_masks", number, allowed)
-    return slots

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cycler import cycler
@@ -28,11 +29,11 @@ Point = tuple[int, float, float]
 """Position, value, error."""
 
 
-def svg(figure: Figure) -> bytes:
-    """Return a figure as an SVG file: text stays text, and identifiers depend on the content only."""
+def svg(figure: Figure, salt: str = "supmer", **options: Any) -> bytes:
+    """Return a figure as an SVG file: text stays text, and identifiers depend on the content and `salt` only."""
     buffer = io.BytesIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "supmer"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
+        figure.savefig(buffer, format="svg", **{"metadata": {"Date": None}, **options})
     return buffer.getvalue()
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from markupsafe import Markup
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from supmer.reports import drawing
 from supmer.reports.tables import Table
 
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(), trim_blocks=True)
@@ -19,10 +18,7 @@ TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoesca
 def page(title: str, *parts: str, links: Mapping[str, str] | None = None) -> str:
     """Return an HTML page of parts: those that the functions below made, and plain texts, which are escaped.
 
-    Args:
-        title: heading and title.
-        parts: what the page shows, from top to bottom.
-        links: names and relative addresses of pages that belong to this one.
+    `links` are names and relative addresses of pages that belong to this one.
     """
     return TEMPLATES.get_template("page.html").render(title=title, parts=parts, links=links or {})
 
@@ -50,12 +46,10 @@ def figure(drawn: Figure, title: str) -> Markup:
         patch.set_visible(False)
     for legend in filter(None, (*drawn.legends, *(axes.get_legend() for axes in drawn.axes))):
         legend.get_frame().set_visible(False)
-    buffer, metadata = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
-        drawn.savefig(buffer, format="svg", bbox_inches="tight", metadata=metadata)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") + len("<svg") :].replace("#000000", "currentColor")
-    return Markup('<figure><svg role="img" aria-label="{}"{}</figure>').format(title, Markup(svg))
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    _, _, inner = drawing.svg(drawn, title, bbox_inches="tight", metadata=metadata).decode().partition("<svg")
+    coloured = Markup(inner.replace("#000000", "currentColor"))
+    return Markup('<figure><svg role="img" aria-label="{}"{}</figure>').format(title, coloured)
 
 
 def folded(title: str, text: str) -> Markup:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 import ray
 from fewshot_material import result_of as made_up_result
-from sklearn.metrics import f1_score
+from sklearn.metrics import accuracy_score, f1_score
 
 import supmer.fewshot.comparison as comparison_module
 import supmer.progress as progress_module
@@ -28,12 +30,18 @@ from supmer.fewshot.data import Row
 from supmer.fewshot.report import Predicted, confusion_table, f1_table, scores_table
 from supmer.fewshot.results import Results, read_details
 from supmer.fewshot.scoring import METRICS
-from supmer.fewshot.significance import WEIGHTED_METRICS, Predictions, bootstrap, compare_methods
+from supmer.fewshot.significance import Predictions, bootstrap, compare_methods
 from supmer.fewshot.starting_points import StartingPoints
 from supmer.fewshot.summaries import outcome, summarize, transfer_grids
 from supmer.fewshot.tuning import CurvePoint
 
 NUM_ROWS = 60
+
+PLAIN: dict[str, Callable[..., float]] = {
+    "accuracy": accuracy_score,
+    "macro_f1": partial(f1_score, average="macro", zero_division=0),
+    "f1": partial(f1_score, labels=[1], average="macro", zero_division=0),
+}
 
 
 def result_of(
@@ -51,7 +59,7 @@ def result_of(
     predictions = np.where(generator.random(NUM_ROWS) < error_rate, 1 - labels, labels)
     return replace(
         made_up_result(Cell(task, 0, method, seed, k, training_seed)),
-        metrics={metric: METRICS[metric](labels, predictions) for metric in metrics},
+        metrics={metric: float(PLAIN[metric](labels, predictions)) for metric in metrics},
         scores=np.eye(2, dtype=np.float32)[predictions],
         labels=labels.tolist(),
         curve=[CurvePoint(2, 1.0, 0.5), CurvePoint(4, 0.5, 0.6)],
@@ -76,10 +84,10 @@ def test_weighted_metrics_are_the_metrics_of_repeated_rows(metric: str) -> None:
     generator = np.random.default_rng(0)
     labels, predictions = generator.integers(0, 3, 40), generator.integers(0, 4, (2, 40))
     weights = generator.multinomial(40, np.full(40, 1 / 40), 5).astype(float)
-    found = WEIGHTED_METRICS[metric](predictions, labels, weights)
+    found = METRICS[metric](predictions, labels, weights)
     for draw, weight in zip(found, weights, strict=True):
         rows = np.repeat(np.arange(40), weight.astype(int))
-        expected = [METRICS[metric](labels[rows], prediction[rows]) for prediction in predictions]
+        expected = [PLAIN[metric](labels[rows], prediction[rows]) for prediction in predictions]
         np.testing.assert_allclose(draw, expected, atol=1e-12)
 
 
@@ -144,7 +152,7 @@ def test_only_training_seeds_that_all_data_seeds_have_are_compared(tmp_path: Pat
 def test_macro_f1_leaves_out_classes_that_never_occur() -> None:
     labels, predictions = np.asarray([0, 0, 1]), np.asarray([[0, 1, 1]])
     weights = np.asarray([[1.0, 1.0, 0.0], [2.0, 0.0, 0.0]])
-    found = WEIGHTED_METRICS["macro_f1"](predictions, labels, weights)
+    found = METRICS["macro_f1"](predictions, labels, weights)
     assert found[0, 0] == pytest.approx(f1_score([0, 0], [0, 1], average="macro", zero_division=0))
     assert found[1, 0] == 1.0
 

@@ -16,7 +16,7 @@ from supmer.config.load import validate
 from supmer.errors import UserError
 from supmer.fewshot.data import load_rows
 from supmer.fewshot.labels import LabelWords
-from supmer.fewshot.scoring import METRICS, PromptedTask, accuracy, macro_f1, score_labels, score_rows
+from supmer.fewshot.scoring import PromptedTask, evaluate, score_labels, score_rows
 from supmer.fewshot.task import load_task
 from supmer.fewshot.template import Template
 from supmer.model.build import build_model
@@ -130,10 +130,15 @@ def test_words_that_are_the_same_to_the_tokenizer_are_refused(tokenizer: PreTrai
         LabelWords(["bad", "漢"], tokenizer, "mine")
 
 
+def metric(name: str, labels: list[int], predictions: list[int]) -> float:
+    examples = [Example(np.zeros(0), np.zeros(0), np.zeros(0), label) for label in labels]
+    return evaluate(np.eye(3, dtype=np.float32)[predictions], examples, [name])[name]
+
+
 def test_metrics() -> None:
     labels, predictions = [0, 0, 0, 1], [0, 0, 1, 2]
-    assert accuracy(labels, predictions) == 0.5
-    assert macro_f1(labels, predictions) == pytest.approx((0.8 + 0 + 0) / 3)
+    assert metric("accuracy", labels, predictions) == 0.5
+    assert metric("macro_f1", labels, predictions) == pytest.approx((0.8 + 0 + 0) / 3)
 
 
 SENTIMENT, ENTAILMENT = "{source} It was <extra_id_0> ?", '" {hypothesis} " ? <extra_id_0> , " {premise} "'
@@ -199,5 +204,5 @@ def test_f1_is_that_of_class_one() -> None:
     rng = np.random.default_rng(0)
     labels, predictions = rng.integers(0, 2, 50), rng.integers(0, 2, 50)
     expected = f1_score(labels, predictions, average="binary")
-    assert METRICS["f1"](labels, predictions) == pytest.approx(expected)
-    assert METRICS["f1"]([0, 0], [0, 0]) == 0.0
+    assert metric("f1", labels.tolist(), predictions.tolist()) == pytest.approx(expected)
+    assert metric("f1", [0, 0], [0, 0]) == 0.0
