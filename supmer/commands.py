@@ -23,6 +23,7 @@ def job_command(job: str, *arguments: str) -> str:
 
 
 def _start(job: str | None = None) -> list[str]:
+    """Return what starts a job, by default the one that this process does."""
     program, *command = sys.argv[0].split(" ", 1)
     if program == "supmer" and command:  # as `supmer.jobs.command` leaves it
         return [_path_of("supmer"), job.replace("_", "-") if job else command[0]]

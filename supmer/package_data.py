@@ -7,6 +7,7 @@ installed package, which the image and every laptop have with all its files.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from urllib.parse import urlparse
@@ -20,19 +21,11 @@ def data_folder(relative: str) -> Path:
 
     In a checkout `configs` lies beside the package; the wheel has it inside.
     """
-    for package in (PACKAGE, PACKAGE.parent if relative == "configs" else None, _installed_package()):
-        if package is not None and (package / relative).is_dir():
-            return package / relative
-    return PACKAGE / relative
-
-
-def _installed_package() -> Path | None:
-    """Return the folder of the package that pip installed, by copying it or by pointing to it (`--editable`)."""
-    try:
+    places = [PACKAGE, *([PACKAGE.parent] if relative == "configs" else [])]
+    with suppress(PackageNotFoundError):  # what pip installed, by copying it or by pointing to it (`--editable`)
         installed = distribution(PACKAGE.name)
-    except PackageNotFoundError:
-        return None
-    origin = json.loads(installed.read_text("direct_url.json") or "{}")
-    if origin.get("dir_info", {}).get("editable"):
-        return Path(url2pathname(urlparse(origin["url"]).path)) / PACKAGE.name
-    return Path(str(installed.locate_file(PACKAGE.name)))
+        origin = json.loads(installed.read_text("direct_url.json") or "{}")
+        is_link = origin.get("dir_info", {}).get("editable")
+        folder = url2pathname(urlparse(origin["url"]).path) if is_link else str(installed.locate_file(""))
+        places.append(Path(folder, PACKAGE.name))
+    return next((place / relative for place in places if (place / relative).is_dir()), PACKAGE / relative)

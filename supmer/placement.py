@@ -66,22 +66,14 @@ def max_gpus() -> float:
 
 
 def check_capacity(config: Config) -> None:
-    """Refuse a job that can never be scheduled, instead of waiting for ever for nodes that will not come.
-
-    Raises:
-        UserError: the workers, or the fewest that will do, need more GPUs or CPUs than the cluster can grow to.
-    """
+    """Raise UserError for a job that can never be scheduled, instead of waiting for ever for nodes that will not come."""
     train = config.train
     cpus, gpus = worker_and_builder_cpus(train), train.gpus_per_worker
     check_room("train.workers", train.workers, train.min_workers * cpus, train.min_workers * gpus)
 
 
 def check_room(setting: str, value: object, cpus: float, gpus: float) -> None:
-    """Refuse a setting whose CPUs or GPUs the cluster neither has nor can grow to.
-
-    Raises:
-        UserError: so it is.
-    """
+    """Raise UserError for a setting whose CPUs or GPUs the cluster neither has nor can grow to."""
     for what, needed, limit in (("GPUs", gpus, max_gpus()), ("CPUs", cpus, max_cpus())):
         if needed > limit:
             allowed = f"needs {needed:g} {what}, and this cluster has or grows to {limit:g}; lower it, or raise the maxima"

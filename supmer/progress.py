@@ -88,7 +88,9 @@ class Progress:
             return ""
         each = (last - first) / (done - before)
         left = max(0.0, each * (self.total - self.done) - (time.monotonic() - last))
-        return f"{f'{each:.3g} s each' if each > 1 else f'{_digits(1 / each)}/s'}, {time_left(left)}"
+        if each > 1:
+            return f"{each:.3g} s each, {time_left(left)}"
+        return f"{1 / each:,.0f}/s, {time_left(left)}" if each <= 0.01 else f"{1 / each:.3g}/s, {time_left(left)}"
 
     def elapsed(self) -> str:
         """Return the time since the beginning."""
@@ -152,7 +154,3 @@ def time_left(seconds: float) -> str:
     now = datetime.now()
     end = now + timedelta(seconds=seconds)
     return f"{text} (until {end.strftime('%H:%M' if end.date() == now.date() else '%a %d %b %H:%M')})"
-
-
-def _digits(rate: float) -> str:
-    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"

@@ -40,7 +40,6 @@ def _ask(uri: str) -> str | None:
         return f"no answer within {ANSWER_SECONDS:g} seconds"
     if done.returncode == 0:
         return None
-    told = [
-        line.strip() for line in done.stderr.splitlines() if line and not line.startswith(("  File ", "See ", "/bin/sh"))
-    ]
+    noise = ("  File ", "See ", "/bin/sh")
+    told = [line.strip() for line in done.stderr.splitlines() if line and not line.startswith(noise)]
     return told[-1].removeprefix("what():").strip()[:300] if told else "the file system's client gave up"

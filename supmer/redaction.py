@@ -20,7 +20,8 @@ SIGNATURE = re.compile(r"(?<=X-Amz-Signature=)\w+|(?<=X-Amz-Security-Token=)[^\s
 
 def redact(text: str) -> str:
     """Hide the values of secret environment variables, and user names and passwords in URIs."""
-    for secret in _secrets():
+    values = {value for name, value in os.environ.items() if SECRET_VARIABLE.search(name.upper())}
+    for secret in sorted((value for value in values if len(value) >= SHORTEST_SECRET), key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return SIGNATURE.sub(HIDDEN, URI_PASSWORD.sub(HIDDEN, text))
 
@@ -41,8 +42,3 @@ class RedactingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
-
-
-def _secrets() -> list[str]:
-    values = {value for name, value in os.environ.items() if SECRET_VARIABLE.search(name.upper())}
-    return sorted((value for value in values if len(value) >= SHORTEST_SECRET), key=len, reverse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -58,7 +58,7 @@ class PatientS3(fs.S3FileSystem):  # type: ignore[misc]  # pyarrow is untyped he
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self._options,)
+        return partial(PatientS3, **self._options), ()
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
@@ -99,10 +99,6 @@ def _connect(bucket: str, options: tuple[tuple[str, str], ...]) -> PatientS3:
     if not {"region", "endpoint_override"} & set(given):
         given["region"] = fs.resolve_s3_region(bucket)
     return PatientS3(**given)
-
-
-def _rebuild(options: dict[str, str]) -> PatientS3:
-    return PatientS3(**options)
 
 
 def read_again(read: Callable[[], Result]) -> Result:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from uuid import uuid4
 
 from pyarrow import fs
@@ -29,40 +29,27 @@ def sole_job(run_dir: str) -> Iterator[Callable[[], None]]:
     """
     filesystem, path = storage.resolve(run_dir)
     if not isinstance(filesystem, fs.LocalFileSystem):
-        yield _take_over(run_dir)
+        own, uri = uuid4().hex.encode(), storage.join(run_dir, MARK)
+        storage.write_bytes(uri, own)
+
+        def check() -> None:
+            # Who cannot read there cannot write either: the next write says so.
+            with suppress(storage.StorageError, FileNotFoundError):
+                if storage.read_bytes(uri) != own:
+                    raise UserError(f"{run_dir}: another job has begun there and has taken over; this one ends")
+
+        yield check
         return
     with storage.explained(run_dir, "locked"):
         os.makedirs(path, exist_ok=True)
         descriptor = os.open(path, os.O_RDONLY)
     try:
-        _lock(descriptor, run_dir)
+        with suppress(OSError):  # some network file systems have no locks
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                hint = f"give another run.name (a few-shot job then needs fewshot.from_run={run_dir})"
+                raise UserError(f"{run_dir}: another job is at work there; wait for its end, or {hint}") from error
         yield lambda: None
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, run_dir: str) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(
-            f"{run_dir}: another job is at work there; wait for its end, or give another run.name (a few-shot job then "
-            f"needs fewshot.from_run={run_dir})"
-        ) from error
-    except OSError:
-        return  # some network file systems have no locks
-
-
-def _take_over(run_dir: str) -> Callable[[], None]:
-    own, uri = uuid4().hex.encode(), storage.join(run_dir, MARK)
-    storage.write_bytes(uri, own)
-
-    def check() -> None:
-        try:
-            mark = storage.read_bytes(uri)
-        except (storage.StorageError, FileNotFoundError):
-            return  # who cannot read there cannot write either: the next write says so
-        if mark != own:
-            raise UserError(f"{run_dir}: another job has begun there and has taken over; this one ends")
-
-    return check

@@ -164,21 +164,13 @@ def delete_folder(uri: str | os.PathLike[str]) -> None:
 
 
 def check_local(setting: str, uri: str, what: str) -> None:
-    """Refuse an object store where `what` needs a folder, on this machine or shared by all.
-
-    Raises:
-        UserError: it is a URI.
-    """
+    """Raise UserError for an object store where `what` needs a folder, on this machine or shared by all."""
     if "://" in uri:
         raise setting_error(setting, uri, f"must be a folder, not an object store, for {what}")
 
 
 def check_writable(setting: str, uri: str) -> None:
-    """Write and delete a small file in a folder: a missing bucket or missing rights must not first show up in a worker.
-
-    Raises:
-        UserError: it cannot be written to, or not be reached.
-    """
+    """Write and delete a file in a folder; StorageError where that fails: a worker must not be the first to find out."""
     mark = join(uri, f".writable-{uuid4().hex[:8]}")
     try:
         write_bytes(mark, b"")
@@ -193,9 +185,6 @@ def check_writable(setting: str, uri: str) -> None:
 def write_bytes(uri: str | os.PathLike[str], data: bytes) -> None:
     """Write a file so that readers see the old content or the new, never a part.
 
-    Local files are written beside the target, synced and renamed; object stores publish an object only when its upload
-    completes.
-
     Raises:
         StorageError: the file cannot be written; what was there before still is.
     """
@@ -205,12 +194,10 @@ def write_bytes(uri: str | os.PathLike[str], data: bytes) -> None:
 
 @contextmanager
 def open_whole(uri: str | os.PathLike[str]) -> Iterator[Any]:
-    """Open a file for writing, which appears when the block ends without an error.
+    """Open a file for writing, which appears when the block ends without an error; StorageError if it cannot be written.
 
-    In an object store a file is deleted that an error ended, and one that was there before is lost with it.
-
-    Raises:
-        StorageError: the file cannot be written.
+    A local file is written beside the target, synced and renamed; an object store publishes an object when its upload
+    completes. There a file is deleted that an error ended, and one that was there before is lost with it.
     """
     filesystem, path = resolve(uri)
     with explained(uri, "written"):
