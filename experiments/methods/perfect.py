@@ -1,6 +1,6 @@
 """Does PERFECT learn? Scores before its first step and after its last, and where its label embeddings lie then.
 
-    python -m experiments.methods.perfect --config experiments/methods/seeds.yaml fewshot.data_dir=TASKS
+    python -m experiments.methods.perfect --config experiments/methods/perfect.yaml fewshot.data_dir=TASKS
 
 Runs are `<run.name>-perfect` and `<run.name>-perfect-untrained`. A cosine is that of a class's label embedding and of a
 prototype (the mean state of a class's training rows), both less their mean over the classes, because all states have a large
