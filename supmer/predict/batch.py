@@ -23,7 +23,7 @@ from safetensors.torch import save as save_safetensors
 from sklearn.metrics import f1_score
 
 from supmer import storage
-from supmer.backbone.load import load_model_config
+from supmer.backbone.load import check_backbone
 from supmer.config import Config, PredictConfig
 from supmer.corpus.reading import quieten_ray_data
 from supmer.errors import UserError, one_line, setting_error
@@ -95,7 +95,7 @@ def predict_files(config: Config, run: str, cell: str | None, inputs: Sequence[s
     folder = find_cell(run, cell)
     definition = read_definition(folder)
     tuned = read_tuned(folder, definition)
-    load_model_config(definition.backbone)  # a missing backbone is one line here
+    check_backbone(definition.backbone)  # a mistake must not first show up in an actor
     files = _input_files(inputs)
     targets = _targets(files, output)
     parts = storage.absolute(output).rstrip("/") + ".parts"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from safetensors.torch import save as save_safetensors
 
 from supmer import storage
-from supmer.backbone.load import load_model_config
+from supmer.backbone.load import check_backbone
 from supmer.config import BackboneConfig
 from supmer.errors import UserError, setting_error
 from supmer.fewshot.definition import DEFINITION_FILE, PromptDefinition, read_definition
@@ -154,7 +154,7 @@ def put_runs(folder: TaskFolder, runs: Iterable[str]) -> list[ServedTask]:
     if not tasks:
         raise UserError("--run is needed: there is no task to serve yet")
     for backbone in {task.backbone: task.definition.backbone for task in tasks}.values():
-        load_model_config(backbone)  # a missing backbone is one line here
+        check_backbone(backbone)  # a mistake must not first show up in a replica
     return tasks
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -16,12 +17,14 @@ import psutil
 import pytest
 from endpoint import TOKEN, Client
 from processes import descendants
+from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 from scripts import call, finish, start
 
 from supmer.config import Config
 
 Rows = dict[str, list[dict[str, Any]]]
+QUERY = "encoder.block.0.layer.0.SelfAttention.q.weight"
 CELLS = {task: f"{task}.supmer.k4.pattern0.seed0" for task in ("colour", "place")}
 
 
@@ -107,3 +110,21 @@ def test_a_port_that_is_taken_is_named(tuned_run: Config, tmp_path: Path) -> Non
         port = taken.getsockname()[1]
         done = call("serve.py", "--run", tuned_run.run_dir, f"run.dir={tmp_path}", f"--port={port}")
     assert done.returncode == 2 and f"error: serve.port={port}: cannot be listened at" in done.stderr
+
+
+def test_damaged_weights_are_one_line_before_ray_starts(tuned_run: Config, tmp_path: Path) -> None:
+    cell, backbone = tmp_path / "cell", tmp_path / "backbone"
+    shutil.copytree(Path(tuned_run.run_dir) / "fewshot" / CELLS["colour"], cell)
+    shutil.copytree(tuned_run.backbone.name, backbone)
+    definition = json.loads((cell / "definition.json").read_text())
+    definition["backbone"] |= {"name": str(backbone), "tokenizer": str(backbone)}
+    (cell / "definition.json").write_text(json.dumps(definition))
+    tensors = load_file(backbone / "model.safetensors")
+    tensors[QUERY][1, 2] = np.nan
+    save_file(tensors, backbone / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "rows.jsonl").write_text('{"first": "a", "second": "b"}\n')
+    files = ("--input", tmp_path / "rows.jsonl", "--output", tmp_path / "out.jsonl", "predict.actors=1")
+    for script, more in (("serve.py", [f"run.dir={tmp_path}"]), ("predict.py", files)):
+        done = call(script, "--run", cell, *more)
+        assert done.returncode == 2 and f"{QUERY} holds values that are not finite" in done.stderr, (script, done)
+        assert done.stderr.count("\n") == 1
