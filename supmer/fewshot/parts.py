@@ -13,17 +13,9 @@ from torch import Tensor
 
 from supmer.config import FewshotConfig
 from supmer.fewshot.labels import LabelWords
+from supmer.fewshot.parameters import backward_without_prompt, tune_parameters
 from supmer.fewshot.scoring import Scores, score_labels
-from supmer.fewshot.tuning import (
-    Context,
-    FewShotRows,
-    Method,
-    Score,
-    Tuned,
-    backward_without_prompt,
-    evaluate_rows,
-    tune_parameters,
-)
+from supmer.fewshot.tuning import Context, FewShotRows, Method, Score, Tuned, evaluate_rows
 from supmer.model.prompted import PromptedModel
 from supmer.tasks.episode import Example
 

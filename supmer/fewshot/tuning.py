@@ -1,8 +1,8 @@
-"""The tuning loop that all methods share, and what a method is (section 7)."""
+"""What a method is, the tuning loop that all share, and the tuning of a prompt (section 7)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,11 +16,10 @@ from supmer.fewshot.descent import Descent
 from supmer.fewshot.forms import Form
 from supmer.fewshot.labels import LabelWords
 from supmer.fewshot.scoring import Scores, mean_metric, score_labels
-from supmer.meta.losses import cross_entropy
 from supmer.meta.passes import PassPlan, plan_rows, run_pass, support_loss
 from supmer.model.prompted import PromptedModel
 from supmer.model.regularizer import GradientRegularizer
-from supmer.model.rows import Rows, collate, send
+from supmer.model.rows import Rows, collate
 from supmer.tasks.episode import Example
 
 if TYPE_CHECKING:  # they take seconds to import, or read files by pyarrow
@@ -190,39 +189,6 @@ def step_prompt(
     return raw.loss
 
 
-def tune_parameters(
-    context: Context,
-    rows: FewShotRows,
-    groups: Sequence[tuple[Iterable[Tensor], float]],
-    backward: Callable[[list[Example]], Tensor],
-    dev_score: Callable[[], float],
-    trained: Callable[[], Mapping[str, Tensor]],
-) -> Tuned:
-    """Tune parameters by AdamW; return the best state on dev as parts of the frozen backbone, without a prompt.
-
-    Args:
-        context: backbone and settings.
-        rows: the few-shot rows.
-        groups: parameters, and their rate before the schedule.
-        backward: gives the parameters the gradients of a batch, and returns its mean loss [].
-        dev_score: scores the parameters as they are.
-        trained: names what is kept of the best state.
-    """
-    settings = context.config.fewshot
-    descent = Descent(groups, settings)
-
-    def step(batch: list[Example]) -> Tensor:
-        descent.zero_grad()
-        loss = backward(batch)
-        descent.step()
-        return loss
-
-    curve, best = keep_best(settings, rows, step, dev_score, trained)
-    descent.report_skipped()
-    chosen = best_point(curve)
-    return Tuned(context.model, context.no_prompt, chosen.step, chosen.dev_score, curve, best)
-
-
 def prompt_gradient(context: Context, prompt: Tensor, batch: Sequence[Example], weights: Sequence[float]) -> PromptGradient:
     """Return the gradient of the mean of the rows' weighted cross entropies; the token budget says in how many passes."""
     context.model.train()
@@ -232,32 +198,6 @@ def prompt_gradient(context: Context, prompt: Tensor, batch: Sequence[Example], 
     prompts = prompt.unsqueeze(0)
     result = run_pass(context.model, prompts, plan_rows([batch], prompts, plan, weights=[weights]), support_loss, plan)
     return PromptGradient(result.gradients[0], result.hidden[0], result.losses[0])
-
-
-def backward_of_rows(
-    context: Context, batch: Sequence[Example], weights: Sequence[float], losses: Callable[[Rows, list[int]], Tensor]
-) -> Tensor:
-    """Add the gradient of the mean of the rows' weighted losses to what is trained; return that mean [].
-
-    `losses` returns those of some rows [B], given with their places in the batch; the token budget says of how many at once.
-    """
-    total = torch.zeros((), dtype=torch.float64, device=context.device)
-    for group in context.passes(batch):
-        found = losses(context.collate([batch[index] for index in group]), group)
-        of_rows = send(torch.tensor([weights[index] for index in group], dtype=found.dtype), context.device)
-        share = found @ of_rows / len(batch)
-        torch.autograd.backward([share])
-        total += share.detach()
-    return total
-
-
-def backward_without_prompt(
-    context: Context, model: PromptedModel, batch: Sequence[Example], weights: Sequence[float]
-) -> Tensor:
-    """Do the same with cross entropies; the model, which is trained or holds what is, reads the pattern alone."""
-    model.train()
-    prompts = context.no_prompt.unsqueeze(0)
-    return backward_of_rows(context, batch, weights, lambda rows, _: cross_entropy(model(prompts, rows).logits, rows.labels))
 
 
 def evaluate_rows(context: Context, model: PromptedModel, prompt: Tensor, rows: FewShotRows) -> float:

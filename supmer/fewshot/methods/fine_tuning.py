@@ -5,15 +5,8 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
-from supmer.fewshot.tuning import (
-    Context,
-    FewShotRows,
-    Method,
-    Tuned,
-    backward_without_prompt,
-    evaluate_rows,
-    tune_parameters,
-)
+from supmer.fewshot.parameters import backward_without_prompt, tune_parameters
+from supmer.fewshot.tuning import Context, FewShotRows, Method, Tuned, evaluate_rows
 
 
 def tune(context: Context, rows: FewShotRows) -> Tuned:

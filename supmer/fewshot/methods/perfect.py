@@ -15,8 +15,9 @@ from supmer.config.values import with_settings
 from supmer.fewshot.labels import LabelWords
 from supmer.fewshot.methods.perfect_parts import PerfectParts
 from supmer.fewshot.methods.perfect_scores import class_means, class_scores, hinge, label_scores, mask_states
+from supmer.fewshot.parameters import backward_of_rows, tune_parameters
 from supmer.fewshot.scoring import Scores, mean_metric
-from supmer.fewshot.tuning import Context, FewShotRows, Method, Score, Tuned, backward_of_rows, tune_parameters
+from supmer.fewshot.tuning import Context, FewShotRows, Method, Score, Tuned
 from supmer.model.rows import Rows, send
 from supmer.tasks.episode import Example
 
