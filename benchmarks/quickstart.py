@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import argparse
 import compileall
+import contextlib
 import ctypes
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 JOBS = ("metatrain", "prompt_tune")
@@ -27,21 +29,26 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def spent(command: list[str], checkout: Path, log: Path) -> tuple[float, float]:
-    """Run a command; return its seconds, and the processors' seconds of all processes that it started."""
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    """Run a command; return its seconds, and the processors' seconds of all processes that it started.
+
+    Ray does not wait for its processes, so their times are looked at while they run; what one does after the last look is
+    lost.
+    """
+    started = time.perf_counter()
+    times: dict[tuple[int, float], float] = {}
     with log.open("w") as file:
-        job = subprocess.run(
+        job = subprocess.Popen(
             command, cwd=checkout, stdout=file, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONPATH": str(checkout)}
         )
+        while job.poll() is None:
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    used = process.cpu_times()
+                    times[process.pid, process.create_time()] = used.user + used.system
+            time.sleep(0.25)
     seconds = time.perf_counter() - started
     assert job.returncode == 0, log.read_text()[-3000:]
-    while True:  # Ray's processes outlive the job by moments, and are this process's to wait for then
-        try:
-            os.wait()
-        except ChildProcessError:
-            break
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, sum(times.values())
 
 
 def main() -> None:
