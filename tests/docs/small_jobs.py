@@ -1,7 +1,7 @@
 """Stands for `supmer` and `python` on the PATH of the shell blocks: the same command, with fewer steps and rows.
 
-    small_jobs.py supmer JOB [ARGUMENT ...]
-    small_jobs.py python [ARGUMENT ...]
+small_jobs.py supmer JOB [ARGUMENT ...]
+small_jobs.py python [ARGUMENT ...]
 """
 
 from __future__ import annotations
